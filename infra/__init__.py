@@ -1,0 +1,1 @@
+"""Adapters to the outside world: store, MLflow, Dask, processes, the fetch gateway, deployment."""

@@ -1,0 +1,1 @@
+"""Networks and the mathematics of training them: torch only, one file a network."""

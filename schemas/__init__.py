@@ -1,0 +1,1 @@
+"""The contracts: declarations, parameters, artifacts, records, fingerprints; frozen and strict."""

@@ -1,0 +1,155 @@
+"""Records: the columns of a pair from page to training sample, and why a pair was dropped.
+
+One versioned schema for each table. The version stands in the metadata of every file, so that a
+reader can refuse a table that it would misread instead of guessing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+import pyarrow as pa
+
+RECORD_VERSION = 1
+VERSION_KEY = b"tapir.schema_version"
+NAME_KEY = b"tapir.schema"
+
+
+class DropReason(StrEnum):
+    """Why a pair was dropped; the value is what tables, reports and metrics show."""
+
+    # Seen on the page.
+    NO_CAPTION = "no_caption"
+    BAD_URL = "bad_url"
+    REFUSED_SCHEME = "refused_scheme"
+    OPTED_OUT = "opted_out"
+
+    # Seen in the caption.
+    TOO_SHORT = "too_short"
+    TOO_LONG = "too_long"
+    WRONG_LANGUAGE = "wrong_language"
+    BOILERPLATE = "boilerplate"
+
+    # Seen when the image was asked for (a scheme or an opt-out may be refused here, too).
+    REFUSED_ADDRESS = "refused_address"
+    ROBOTS_DISALLOWED = "robots_disallowed"
+    NOT_FOUND = "not_found"  # 404 and 410
+    HTTP_4XX = "http_4xx"
+    HTTP_5XX = "http_5xx"
+    RATE_LIMITED = "rate_limited"  # 429 to the end of all passes
+    TIMEOUT = "timeout"
+    TOO_LARGE = "too_large"
+    NOT_AN_IMAGE = "not_an_image"
+    TRUNCATED = "truncated"
+    TLS_ERROR = "tls_error"
+    DNS_ERROR = "dns_error"
+    REDIRECT_LOOP = "redirect_loop"
+    CONNECTION_ERROR = "connection_error"
+
+    # Seen in the picture (a truncated one may be noticed only here).
+    UNDECODABLE = "undecodable"
+    BOMB = "bomb"  # declares more pixels than anybody should decode
+    ANIMATED = "animated"
+    TOO_SMALL = "too_small"
+    ASPECT_RATIO = "aspect_ratio"
+    NEAR_BLANK = "near_blank"
+
+    # Seen beside other pictures.
+    EXACT_DUPLICATE = "exact_duplicate"
+    NEAR_DUPLICATE = "near_duplicate"
+
+
+def _schema(name: str, fields: list[pa.Field]) -> pa.Schema:
+    return pa.schema(fields, metadata={NAME_KEY: name, VERSION_KEY: str(RECORD_VERSION)})
+
+
+def _text(name: str) -> pa.Field:
+    return pa.field(name, pa.string(), nullable=False)
+
+
+PAIR_SCHEMA = _schema(
+    "pair",
+    [
+        _text("key"),  # `pair_key`
+        _text("image_url"),  # absolute, http or https, no fragment
+        _text("page_url"),
+        _text("domain"),  # host name of the page, lower case
+        _text("caption"),  # one line, single spaces, NFC
+        _text("caption_source"),  # alt | figcaption | title
+        _text("source"),  # name of the WARC file
+        pa.field("offset", pa.int64(), nullable=False),  # of the record in that file, in bytes
+        pa.field("language", pa.string()),  # ISO 639-1, once it was identified
+        pa.field("opt_out", pa.string()),  # opt-out signals that were seen, `;` between them
+    ],
+)
+
+DROP_SCHEMA = _schema(
+    "drop",
+    [
+        _text("key"),
+        _text("image_url"),
+        _text("page_url"),
+        _text("domain"),
+        _text("caption"),
+        _text("source"),
+        _text("stage"),  # name of the stage that dropped it
+        _text("reason"),  # `DropReason`
+        _text("detail"),  # what was measured, for a person
+        pa.field("sha256", pa.string()),  # of the image's bytes, once they were there
+    ],
+)
+
+CLUSTER_SCHEMA = _schema(
+    "cluster",
+    [
+        _text("cluster"),  # key of the survivor
+        _text("key"),
+        pa.field("survivor", pa.bool_(), nullable=False),
+        _text("rule"),  # what ties it to its cluster: exact_duplicate | near_duplicate | survivor
+        _text("sha256"),
+        pa.field("area", pa.int64(), nullable=False),  # pixels
+        pa.field("distance", pa.int32(), nullable=False),  # Hamming, to the survivor's hash
+        pa.field("difference", pa.float64(), nullable=False),  # of thumbnails, to the survivor's
+    ],
+)
+
+
+def pair_key(image_url: str, page_url: str, caption: str) -> str:
+    """The name of a pair: 32 hex characters, the same on every run and machine."""
+    parts = [text.encode("utf-8", "replace") for text in (image_url, page_url, caption)]
+    # Lengths before the texts: no two different triples may share one sequence of bytes.
+    framed = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+    return hashlib.sha256(framed).hexdigest()[:32]
+
+
+def drop_record(
+    pair: Mapping[str, Any], stage: str, reason: DropReason, detail: str, sha256: str | None = None
+) -> dict[str, Any]:
+    """The row of the drop table for a pair (its row, or the record of its sample)."""
+    kept = {name: pair[name] for name in ("key", "image_url", "page_url", "domain", "source")}
+    sha256 = sha256 or pair.get("sha256")
+    found = {"caption": pair["caption"], "stage": stage, "reason": str(reason), "detail": detail}
+    return {**kept, **found, "sha256": sha256}
+
+
+def require_schema(found: pa.Schema, expected: pa.Schema, where: str) -> None:
+    """Refuse a table that is not of the expected schema and version.
+
+    Raises:
+        ValueError: naming the file, what it says it is, and what it should be.
+    """
+    wanted, given = (_label(schema) for schema in (expected, found))
+    if wanted != given or not found.equals(expected):
+        raise ValueError(
+            f"{where}: holds {given} with columns {found.names}, not {wanted}"
+            f" with columns {expected.names}; make it again with this version"
+        )
+
+
+def _label(schema: pa.Schema) -> str:
+    metadata = schema.metadata or {}
+    name = metadata.get(NAME_KEY, b"a table without a schema name").decode()
+    return f"{name} v{metadata.get(VERSION_KEY, b'?').decode()}"

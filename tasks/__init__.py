@@ -1,0 +1,1 @@
+"""The stages: one file a stage, with its parameters, its function and its declaration."""
