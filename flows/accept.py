@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from flows.declaration import BoundPipeline
-from flows.stage_runner import StageRunner, latest, references
+from flows.stage_runner import StageRunner, references
 from infra.errors import PermanentError
+from infra.manifests import latest
 from schemas.manifest import Accepted, InputRef, Manifest
 
 
-def accept_stage(
-    pipeline: BoundPipeline, name: str, because: str, runner: StageRunner
-) -> Manifest:
+def accept_stage(pipeline: BoundPipeline, name: str, because: str, runner: StageRunner) -> Manifest:
     """Publish the stage's latest outputs under the fingerprint that it has now.
 
     Raises:

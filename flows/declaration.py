@@ -226,5 +226,3 @@ def _override(located: Located, text: str) -> None:
         if not isinstance(target, dict):
             raise DeclarationError(f"--set {text!r}: {part!r} has no parameters of its own")
     target[path[-1]] = parsed
-
-

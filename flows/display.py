@@ -1,4 +1,4 @@
-"""What a person sees while a pipeline runs: one line a stage, its state, a bar with rate, the time."""
+"""What a person sees of a run: a line a stage with its state, a bar with a rate, the time."""
 
 from __future__ import annotations
 
@@ -45,9 +45,7 @@ class Display:
         self._lines = {stage: _Line() for stage in stages}
         self._started = time.monotonic()
         self._lock = threading.RLock()
-        self._live = Live(
-            console=self.console, get_renderable=self._render, refresh_per_second=4
-        )
+        self._live = Live(console=self.console, get_renderable=self._render, refresh_per_second=4)
 
     def __enter__(self) -> Display:
         if self.console.is_terminal:

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from flows.declaration import BoundPipeline, BoundStage
-from flows.stage_runner import StageRunner, latest, references
+from flows.stage_runner import StageRunner, references
 from infra.errors import PermanentError
+from infra.manifests import latest
 from schemas.base import canonical
 from schemas.fingerprint import code_digests, versions_of
 from schemas.manifest import Identity, InputRef
@@ -58,9 +59,7 @@ def plan(pipeline: BoundPipeline, runner: StageRunner) -> list[PlannedStage]:
         except PermanentError as error:  # a source that is not there, or not there yet
             links = {a: f"{link.stage}.{link.output}" for a, link in stage.inputs.items()}
             note = str(error)
-            planned.append(
-                PlannedStage(stage.name, stage.spec.name, links, "run", None, (), note)
-            )
+            planned.append(PlannedStage(stage.name, stage.spec.name, links, "run", None, (), note))
     return planned
 
 
@@ -80,9 +79,7 @@ def _plan_stage(
         identity, manifest = runner.find(stage, inputs)
         if manifest:
             known[stage.name] = references(manifest)
-            return PlannedStage(
-                stage.name, stage.spec.name, links, "cached", identity.fingerprint
-            )
+            return PlannedStage(stage.name, stage.spec.name, links, "cached", identity.fingerprint)
     changes, note = _why(stage, runner, inputs, waits)
     return PlannedStage(stage.name, stage.spec.name, links, "run", None, changes, note)
 

@@ -18,6 +18,7 @@ from flows.declaration import BoundStage
 from infra.attempt import Attempt
 from infra.environment import Environment
 from infra.errors import DamagedUnit, LeaseHeld, PermanentError
+from infra.manifests import METRICS, read_manifest
 from infra.provenance import git_state, lock_digest, machine
 from infra.sources import resolve_sources
 from infra.store import Store
@@ -27,7 +28,6 @@ from schemas.fingerprint import code_digests, versions_of
 from schemas.manifest import Identity, InputRef, Manifest, Output, Run
 from schemas.stage import Source
 
-METRICS = "metrics.jsonl"  # side unit with a stage's metrics over time
 _POLL = 1.0  # seconds between looks at a lease that somebody else holds
 
 Inputs = Mapping[str, InputRef]
@@ -42,9 +42,7 @@ class RunIds:
     mlflow: str | None = None
 
 
-def identify(
-    stage: BoundStage, inputs: Inputs, sources: tuple[Source, ...]
-) -> Identity:
+def identify(stage: BoundStage, inputs: Inputs, sources: tuple[Source, ...]) -> Identity:
     """What the fingerprint of a stage is made of."""
     modules = [stage.spec.module, *stage.params.modules()]
     return Identity(
@@ -65,19 +63,6 @@ def completed(store: Store, fingerprint: str) -> Manifest | None:
         return None
     units = [unit for output in manifest.outputs.values() for unit in output.units]
     return manifest if all(store.has(unit) for unit in [*units, *manifest.side]) else None
-
-
-def read_manifest(store: Store, provenance: str) -> Manifest | None:
-    """A manifest by its provenance digest; None if it is missing or was altered."""
-    found = store.read(f"manifests/{provenance}.json")
-    manifest = Manifest.model_validate(found) if found is not None else None
-    return manifest if manifest and manifest.provenance == provenance else None
-
-
-def latest(store: Store, pipeline: str, stage: str) -> Manifest | None:
-    """The manifest that a pipeline's stage had last."""
-    pointer = store.read(f"pipelines/{pipeline}/{stage}.json")
-    return read_manifest(store, pointer["provenance"]) if pointer else None
 
 
 def references(manifest: Manifest) -> dict[str, InputRef]:
@@ -112,8 +97,12 @@ class StageRunner:
 
     def find(self, stage: BoundStage, inputs: Inputs) -> tuple[Identity, Manifest | None]:
         """What a stage would be known by, and its manifest if it is made already."""
-        identity = identify(stage, inputs, self.sources(stage))
+        identity = self.identify(stage, inputs)
         return identity, completed(self.store, identity.fingerprint)
+
+    def identify(self, stage: BoundStage, inputs: Inputs) -> Identity:
+        """What a stage's fingerprint is made of."""
+        return identify(stage, inputs, self.sources(stage))
 
     def make(
         self, stage: BoundStage, inputs: Inputs, identity: Identity, ids: RunIds, listen: Listener
@@ -139,9 +128,10 @@ class StageRunner:
         attempt.finish()
         return manifest
 
-    def perform(self, stage: BoundStage, inputs: Inputs, listen: Listener) -> None:
+    def perform(
+        self, stage: BoundStage, inputs: Inputs, identity: Identity, listen: Listener
+    ) -> None:
         """Run an effect; it is idempotent by contract and never cached."""
-        identity = identify(stage, inputs, self.sources(stage))
         folder = self.environment.home / "effects" / identity.fingerprint
         work = Work(
             self.store, self.environment, folder / "scratch", folder / "state",
@@ -187,9 +177,7 @@ class StageRunner:
         identity: Identity, ids: RunIds,
     ) -> Manifest:  # fmt: skip
         started = time.time()
-        result = stage.spec.function(
-            **self._artifacts(inputs), params=stage.params, work=work
-        )
+        result = stage.spec.function(**self._artifacts(inputs), params=stage.params, work=work)
         outputs = {name: Output.of(a) for name, a in stage.spec.gather(result).items()}
         self._verify(outputs)
         _keep_metrics(work)

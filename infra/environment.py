@@ -5,6 +5,7 @@ Nothing here bears on what a stage makes, so nothing here is part of a fingerpri
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from dataclasses import dataclass, field
@@ -71,6 +72,8 @@ def _connect(address: str | None, cores: int) -> Any:
     # Imported here: a run with everything cached never needs a cluster, and the import takes 0.5 s.
     from distributed import Client, LocalCluster
 
+    # Prefect's logging set-up would have it tell of every worker that comes and goes.
+    logging.getLogger("distributed").setLevel(logging.WARNING)
     if address is not None:
         return Client(address, set_as_default=False)
     cluster = LocalCluster(

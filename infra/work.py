@@ -196,11 +196,12 @@ class Work:
         # pure=False: Dask's own idea of sameness is not ours, and a retry must really run.
         futures = [client.submit(run_call, *call, pure=False, retries=0) for call in calls]
         try:
-            for future in as_completed(futures):
+            for future in as_completed(futures, loop=client.loop):
                 self._guard()
                 yield future.result()
-        finally:
+        except BaseException:
             client.cancel(futures)
+            raise
 
     # What people see
 

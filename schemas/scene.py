@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -230,6 +230,6 @@ def _number(thing: Thing) -> int:
     return list(COLOURS).index(thing.colour) * len(SHAPES) + SHAPES.index(thing.shape) + 1
 
 
-def _expect(field: str, value: object, known: object) -> None:
-    if value not in known:  # type: ignore[operator]
-        raise ValueError(f"{field} {value!r} is not one of {', '.join(known)}")  # type: ignore[call-overload]
+def _expect(field: str, value: str | None, known: Collection[str]) -> None:
+    if value not in known:
+        raise ValueError(f"{field} {value!r} is not one of {', '.join(known)}")

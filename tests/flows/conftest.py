@@ -35,7 +35,7 @@ class Words:
         self.text = DECLARATION.replace("FOLDER", str(folder))
         self.environment = Environment(home=folder / "home", store_url=store, dask="inline")
         self.store = Store(self.environment.store_url)
-        (folder / "texts").mkdir(parents=True)
+        (folder / "texts").mkdir(parents=True, exist_ok=True)
         self.write("a", "a bb ccc")
         self.write("b", "dd e ffff")
 

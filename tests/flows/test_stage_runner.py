@@ -11,11 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from flows.stage_runner import completed, latest, read_manifest
+from flows.stage_runner import completed
 from infra.attempt import Attempt
 from infra.errors import DamagedUnit, LeaseHeld, PermanentError
+from infra.manifests import latest, read_manifest
 from infra.store import Store
 from tests.flows.conftest import Words
+
+_INPUTS = "inputs: {words: words.kept}"
+SEPARATED = (_INPUTS, _INPUTS + "\n    params: {separator: '-'}")
 
 
 def test_a_second_run_makes_nothing(words: Words) -> None:
@@ -28,7 +32,7 @@ def test_a_second_run_makes_nothing(words: Words) -> None:
 
 def test_a_changed_parameter_runs_its_stage_and_what_depends_on_it(words: Words) -> None:
     words.run()
-    words.change("inputs: {words: words.kept}", "inputs: {words: words.kept}\n    params: {separator: '-'}")
+    words.change(*SEPARATED)
     assert words.run()[1] == ["joined"]
 
 
@@ -64,7 +68,7 @@ def test_a_replaced_source_under_the_same_name_is_noticed(words: Words) -> None:
 
 def test_a_missing_source_stops_before_any_work(words: Words) -> None:
     words.change("*.txt", "*.nothing")
-    with pytest.raises(PermanentError, match="stage words: the source .* is missing"):
+    with pytest.raises(PermanentError, match=r"stage words: the source .* is missing"):
         words.run()
     assert words.store.names("memo") == []
 
@@ -91,8 +95,8 @@ def test_an_altered_unit_is_named_discarded_and_made_again(words: Words) -> None
     blob = Path(words.store.path(words.store.blob(unit.sha256)))
     blob.chmod(0o644)
     blob.write_bytes(blob.read_bytes().replace(b"bb", b"xx"))
-    words.change("inputs: {words: words.kept}", "inputs: {words: words.kept}\n    params: {separator: '-'}")
-    with pytest.raises(DamagedUnit, match="a.txt-kept.json"):
+    words.change(*SEPARATED)
+    with pytest.raises(DamagedUnit, match=r"a\.txt-kept\.json"):
         words.run()
     again, made = words.run()
     assert made == ["words", "joined"]
@@ -122,7 +126,6 @@ from tests.flows.conftest import Words
 class Again(Words):
     def write(self, name, text): pass
 
-Path.mkdir = (lambda mkdir: lambda self, *a, **k: mkdir(self, *a, **{**k, "exist_ok": True}))(Path.mkdir)
 words = Again(Path(sys.argv[1]))
 words.change("minimum: 2", "minimum: 2, pause: 0.3")
 print("started", flush=True)
@@ -134,9 +137,7 @@ words.run()
 def test_killed_at_any_moment_and_run_again_gives_the_same(
     words: Words, tmp_path: Path, delay: float
 ) -> None:
-    expected = {
-        name: one.outputs for name, one in Words(tmp_path / "undisturbed").run()[0].items()
-    }
+    expected = {name: one.outputs for name, one in Words(tmp_path / "undisturbed").run()[0].items()}
     root = Path(__file__).parents[2]
     child = subprocess.Popen(
         [sys.executable, "-c", _KILLED, str(words.folder)], cwd=root, stdout=subprocess.PIPE

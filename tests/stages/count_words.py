@@ -7,7 +7,7 @@ import time
 from typing import NamedTuple
 
 from infra.work import ShardWork, Work
-from schemas.artifact import DropTable, PairTable
+from schemas.artifact import ClusterTable, CodeShards
 from schemas.stage import Source, StageParams, operational, stage
 
 
@@ -26,8 +26,8 @@ class CountParams(StageParams):
 class Counted(NamedTuple):
     """Counts of the words kept, and of those dropped."""
 
-    kept: PairTable
-    drops: DropTable
+    kept: CodeShards
+    drops: ClusterTable
 
 
 @stage(retries=1, retry_delay=0.1)
@@ -38,7 +38,7 @@ def count_words(params: CountParams, work: Work) -> Counted:
         time.sleep(params.pause)
         work.metric("bytes", unit.size, step)
     return Counted(
-        PairTable(units=mapped.units("kept")), DropTable(units=mapped.units("drops"))
+        CodeShards(units=mapped.units("kept")), ClusterTable(units=mapped.units("drops"))
     )
 
 

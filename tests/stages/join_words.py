@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from infra.work import Work
-from schemas.artifact import PairTable, TextTokenizer
+from schemas.artifact import CodeShards, TextTokenizer
 from schemas.stage import StageParams, stage
 
 
@@ -16,7 +16,7 @@ class JoinParams(StageParams):
 
 
 @stage(retries=0)
-def join_words(words: PairTable, params: JoinParams, work: Work) -> TextTokenizer:
+def join_words(words: CodeShards, params: JoinParams, work: Work) -> TextTokenizer:
     """Join all words, in the order of the files."""
     lists = [json.loads(work.fetch(unit).read_text()) for unit in words.units]
     path = work.scratch / "joined.txt"

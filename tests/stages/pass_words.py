@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from infra.work import Work
-from schemas.artifact import PairTable
+from schemas.artifact import CodeShards
 from schemas.stage import StageParams, stage
 
 
@@ -12,6 +12,6 @@ class PassParams(StageParams):
 
 
 @stage()
-def pass_words(words: PairTable, params: PassParams, work: Work) -> PairTable:
+def pass_words(words: CodeShards, params: PassParams, work: Work) -> CodeShards:
     """Give the words on."""
     return words

@@ -1,0 +1,262 @@
+"""Gather what a pipeline's latest manifests say into its report, and write it."""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from PIL import Image
+
+from flows.declaration import BoundPipeline
+from infra.demo_web.truth import read_truth, score_pipeline
+from infra.environment import Environment
+from infra.manifests import METRICS, latest
+from infra.provenance import machine
+from infra.report.content import (
+    Content,
+    Curve,
+    DropGroup,
+    Example,
+    FunnelRow,
+    Node,
+    Sheet,
+    StageRow,
+    Table,
+)
+from infra.report.page import render
+from infra.shards import read_shard
+from infra.store import Store
+from schemas.artifact import DropTable, Evaluation, ImageShards, PairTable
+from schemas.manifest import Manifest, Output
+
+_EXAMPLES = 6  # shown for each reason
+_THUMBNAIL = 64  # pixels
+_POINTS = 400  # of a curve
+_DATA = (PairTable.kind, ImageShards.kind)
+# A hostile picture must not take the memory of the machine that shows it.
+_MOST_PIXELS = 20_000_000
+
+Manifests = Mapping[str, Manifest]
+
+
+def write_report(pipeline: BoundPipeline, store: Store, environment: Environment) -> Path:
+    """Write `reports/<pipeline>/index.html` in the home folder; its path."""
+    with tempfile.TemporaryDirectory() as folder:
+        content = gather(pipeline, store, environment, Path(folder))
+    path = environment.home / "reports" / pipeline.name / "index.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(render(content), encoding="utf-8")
+    return path
+
+
+def gather(
+    pipeline: BoundPipeline, store: Store, environment: Environment, folder: Path
+) -> Content:
+    """What the report of a pipeline says; stages that are not made yet are left out."""
+    found = {name: latest(store, pipeline.name, name) for name in pipeline.stages}
+    manifests = {name: manifest for name, manifest in found.items() if manifest}
+    sheets, tables = _evaluations(manifests, store, folder)
+    truth = _truth(pipeline, manifests, store, environment, folder)
+    return Content(
+        pipeline=pipeline.name,
+        machine=machine(),
+        sheets=sheets,
+        tables=(*tables, *truth),
+        funnel=tuple(_funnel(manifests, store, folder)),
+        counts=tuple(_counts(manifests)),
+        curves=tuple(_curves(manifests, store, folder)),
+        stages=tuple(_stage_row(manifest) for manifest in manifests.values()),
+        graph=tuple(_node(manifest) for manifest in manifests.values()),
+        notes=(f"{len(manifests)} of {len(pipeline.stages)} stages are made.",),
+    )
+
+
+def _evaluations(
+    manifests: Manifests, store: Store, folder: Path
+) -> tuple[tuple[Sheet, ...], tuple[Table, ...]]:
+    sheets, tables = [], []
+    for manifest in manifests.values():
+        for output in _of_kind(manifest, Evaluation.kind):
+            for unit in output.units:
+                path = store.fetch(unit, folder)
+                title = unit.name.rsplit(".", 1)[0].replace("_", " ").replace("-", " ")
+                if unit.name.endswith(".png"):
+                    sheets.append(Sheet(title, path.read_bytes()))
+                elif unit.name.endswith(".json"):
+                    tables += _json_tables(title, json.loads(path.read_text()))
+    return tuple(sheets), tuple(tables)
+
+
+def _json_tables(title: str, value: Any) -> list[Table]:
+    """A mapping as names and values, a list of mappings as rows; deeper values as JSON."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        columns = tuple(value[0])
+        rows = tuple(tuple(_cell(row.get(c)) for c in columns) for row in value)
+        return [Table(title, columns, rows)]
+    if isinstance(value, dict):
+        flat = value.get("metrics", value)
+        rows = tuple((name, _cell(flat[name])) for name in flat)
+        return [Table(title, ("what", "value"), rows)]
+    return []
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _truth(
+    pipeline: BoundPipeline, manifests: Manifests, store: Store, environment: Environment,
+    folder: Path,
+) -> tuple[Table, ...]:  # fmt: skip
+    """For a generated site: how many of each kind of dirt were caught, and good ones lost."""
+    final = _final_shards(manifests)
+    if pipeline.web is None or final is None:
+        return ()
+    site = environment.home / "web" / pipeline.web.variant
+    if not (site / "truth.jsonl").exists():
+        return ()
+    kept = [
+        {"image_url": sample.record["image_url"]}
+        for unit in final.units
+        for sample in read_shard(store.fetch(unit, folder))
+    ]
+    drops = [row for m in manifests.values() for row in _drop_rows(m, store, folder)]
+    score = score_pipeline(read_truth(site), kept, drops)
+    rows = tuple(
+        (str(one.kind), one.meaning, str(one.expected), str(one.total), str(one.caught),
+         str(one.lost), ", ".join(f"{why} {n}" for why, n in one.reasons.items()))
+        for one in score.kinds
+    )  # fmt: skip
+    columns = ("kind", "meaning", "should be", "total", "caught", "lost", "dropped as")
+    note = (
+        f"Dirt caught: {score.dirt_caught} of {score.dirt_total} ({score.catch_rate:.2%})."
+        f" Good pairs lost: {score.good_lost} of {score.good_total} ({score.loss_rate:.2%})."
+        f" Kept images that the site's truth does not know: {score.unknown}."
+    )
+    return (Table("What the site had in it, and what became of it", columns, rows, note),)
+
+
+def _final_shards(manifests: Manifests) -> Output | None:
+    shards = [o for m in manifests.values() for o in _of_kind(m, ImageShards.kind)]
+    return shards[-1] if shards else None
+
+
+def _funnel(manifests: Manifests, store: Store, folder: Path) -> Iterable[FunnelRow]:
+    for manifest in manifests.values():
+        kept = [o for kind in _DATA for o in _of_kind(manifest, kind)]
+        if not kept:
+            continue
+        rows = list(_drop_rows(manifest, store, folder))
+        by_reason: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for row in rows:
+            by_reason[row["reason"]].append(row)
+        chosen = {
+            reason: sorted(group, key=lambda row: row["key"])[:_EXAMPLES]
+            for reason, group in by_reason.items()
+        }
+        pictures = _pictures(manifest, manifests, chosen, store, folder)
+        groups = [
+            DropGroup(reason, len(by_reason[reason]), tuple(_example(r, pictures) for r in some))
+            for reason, some in sorted(chosen.items(), key=lambda i: -len(by_reason[i[0]]))
+        ]
+        records = sum(unit.records or 0 for unit in kept[0].units)
+        yield FunnelRow(manifest.stage, records, len(rows), tuple(groups))
+
+
+def _drop_rows(manifest: Manifest, store: Store, folder: Path) -> Iterable[dict[str, Any]]:
+    for output in _of_kind(manifest, DropTable.kind):
+        for unit in output.units:
+            yield from pq.read_table(store.fetch(unit, folder)).to_pylist()
+
+
+def _example(row: Mapping[str, Any], pictures: Mapping[str, bytes]) -> Example:
+    detail = row.get("detail") or ""
+    return Example(row["caption"] or "", detail, row["image_url"], pictures.get(row["key"]))
+
+
+def _pictures(
+    manifest: Manifest, manifests: Manifests, chosen: Mapping[str, list[dict[str, Any]]],
+    store: Store, folder: Path,
+) -> dict[str, bytes]:  # fmt: skip
+    """Small PNGs of dropped pairs, from the shards that the stage read."""
+    wanted = {row["key"] for rows in chosen.values() for row in rows}
+    found = {}
+    for ref in manifest.inputs.values():
+        source = manifests.get(ref.stage)
+        if ref.kind != ImageShards.kind or source is None:
+            continue
+        for unit in source.outputs[ref.output].units:
+            for sample in read_shard(store.fetch(unit, folder)):
+                if sample.key in wanted and (picture := _thumbnail(sample.image)):
+                    found[sample.key] = picture
+    return found
+
+
+def _thumbnail(image: bytes) -> bytes | None:
+    """A small PNG of a picture, or None for one that cannot be shown."""
+    try:
+        with Image.open(io.BytesIO(image)) as opened:
+            if opened.width * opened.height > _MOST_PIXELS:
+                return None
+            opened.draft("RGB", (_THUMBNAIL, _THUMBNAIL))
+            small = opened.convert("RGB")
+        small.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None  # what is shown here was dropped, often because it cannot be decoded
+    target = io.BytesIO()
+    small.save(target, "PNG")
+    return target.getvalue()
+
+
+def _counts(manifests: Manifests) -> Iterable[Table]:
+    rows = [
+        (manifest.stage, name, f"{count:,}")
+        for manifest in manifests.values()
+        for name, count in sorted(manifest.counts.items())
+    ]
+    if rows:
+        yield Table("All counters", ("stage", "counter", "count"), tuple(rows))
+
+
+def _curves(manifests: Manifests, store: Store, folder: Path) -> Iterable[Curve]:
+    for manifest in manifests.values():
+        series: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        for unit in manifest.side:
+            if unit.name == METRICS:
+                for line in store.fetch(unit, folder).read_text().splitlines():
+                    entry = json.loads(line)
+                    series[entry["name"]].append((entry["step"], entry["value"]))
+        for name, points in series.items():
+            if len(points) > 1:
+                every = max(1, len(points) // _POINTS)
+                yield Curve(manifest.stage, name, tuple(points[::every]))
+
+
+def _stage_row(manifest: Manifest) -> StageRow:
+    outputs = ", ".join(
+        f"{name}: {sum(u.records or 0 for u in output.units):,} in {len(output.units)} units"
+        for name, output in manifest.outputs.items()
+    )
+    run = manifest.run
+    return StageRow(
+        manifest.stage, manifest.identity.task, run.ended - run.started, outputs,
+        run.units_made, run.units_reused, manifest.fingerprint, manifest.provenance,
+        manifest.accepted.because if manifest.accepted else "",
+    )  # fmt: skip
+
+
+def _node(manifest: Manifest) -> Node:
+    inputs = tuple(sorted({ref.stage for ref in manifest.inputs.values()}))
+    return Node(manifest.stage, inputs, manifest.provenance[:16])
+
+
+def _of_kind(manifest: Manifest, kind: str) -> list[Output]:
+    return [output for output in manifest.outputs.values() if output.kind == kind]
