@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from flows.declaration import BoundPipeline
+from infra.demo_web.process import serve_site
 from infra.environment import Environment
-from infra.process import start_guarded, wait_for
+from infra.process import start_guarded
 from schemas.base import canonical
 from schemas.pipeline import Web
-
-_STARTUP = 30.0  # seconds that the server may take until it listens
 
 
 @contextlib.contextmanager
@@ -25,17 +24,13 @@ def serving(
     """Serve the pipeline's generated site on loopback, if it declares one.
 
     Raises:
-        ProcessFailed, TimeoutError: if the site cannot be made or served.
+        ProcessFailed, RuntimeError: if the site cannot be made or served.
     """
     if pipeline.web is None:
         yield
         return
     folder = make_site(pipeline.web, environment, say)
-    log = environment.home / "logs" / f"web-{pipeline.web.variant}.log"
-    command = [sys.executable, "-m", "infra.demo_web", "serve", str(folder)]
-    (folder / "hosts.json").unlink(missing_ok=True)
-    with start_guarded(command, log=log) as server:
-        wait_for(folder / "hosts.json", server, _STARTUP)
+    with serve_site(folder):
         yield
 
 

@@ -5,7 +5,9 @@ in some 20 ms. It holds the read end of a pipe whose write end only the parent h
 dies, by whatever signal, the pipe ends and everything below the guard is killed. Being a subreaper
 it also finds descendants that moved into a session of their own, as torchrun's workers do.
 
-The pipe carries at most one line: the seconds of grace between SIGTERM and SIGKILL.
+The pipe carries at most one line: the seconds of grace between SIGTERM and SIGKILL. A parent that
+was killed says nothing, and then there is no grace: its successor may start at once, and must not
+find anything still writing.
 """
 
 from __future__ import annotations
@@ -20,7 +22,6 @@ import time
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-DEFAULT_GRACE = 2.0  # seconds; what a parent that was killed cannot say
 _POLL = 0.01
 
 
@@ -43,14 +44,14 @@ class Guard:
 
     def run(self) -> int:
         """Wait for the end of the command or of the pipe; the exit status, 128 + n for signal n."""
-        grace = DEFAULT_GRACE
+        grace = 0.0
         while self.status is None:
             ready, _, _ = select.select([0, self._wake], [], [])
             if self._wake in ready:
                 os.read(self._wake, 4096)
                 self._reap()
             elif 0 in ready:
-                grace = float(os.read(0, 64) or DEFAULT_GRACE)
+                grace = float(os.read(0, 64) or 0.0)
                 break
         self._end_all(grace if self.status is None else 0.0)
         status = self.status or 0
@@ -58,7 +59,8 @@ class Guard:
 
     def _end_all(self, grace: float) -> None:
         deadline = time.monotonic() + grace
-        _send(descendants(os.getpid()), signal.SIGTERM)
+        if grace > 0:
+            _send(descendants(os.getpid()), signal.SIGTERM)
         while left := descendants(os.getpid()):
             if time.monotonic() >= deadline:
                 _send(left, signal.SIGKILL)

@@ -23,7 +23,6 @@ import pyarrow.parquet as pq
 from infra.process import Guarded, start_guarded
 
 ResizeMode = Literal["no", "border", "keep_ratio", "center_crop", "keep_ratio_largest"]
-_PROGRAM = Path(__file__).with_name("img2dataset_main.py")
 _MAX_PIXELS = 2**27  # 134 megapixels; OpenCV decodes up to 2**30 by default, 3 GB a picture
 _MAX_SHARD = 2_500  # images; a shard is one process's work, so large runs balance themselves
 _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
@@ -56,6 +55,12 @@ class Result:
     size: int = 0
     sha256: str = ""  # of the bytes as fetched
     error: str = ""
+    undecodable: bool = False  # it came, but could not be decoded and resized
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is nothing to gain from asking the gateway for it again."""
+        return self.tar is not None or self.undecodable
 
     def read(self) -> bytes:
         """The image's bytes."""
@@ -72,7 +77,7 @@ def start_img2dataset(urls: Sequence[str], folder: Path, settings: Settings, log
     pq.write_table(pa.table({"url": list(urls)}), table)
     options = _options(table, folder / "output", len(urls), settings)
     arguments = [f"--{name}={value}" for name, value in options.items()]
-    command = [sys.executable, str(_PROGRAM), *arguments]
+    command = [sys.executable, "-m", "infra.img2dataset_main", *arguments]
     environment = _environment(resizing=settings.resize_mode != "no")
     return start_guarded(command, log=log, env=environment, cwd=folder)
 
@@ -86,7 +91,8 @@ def read_results(folder: Path) -> Iterator[Result]:
         columns = ["url", "status", "error_message"]
         for row in pq.read_table(stats.with_name(f"{shard}.parquet"), columns=columns).to_pylist():
             if row["status"] != "success":
-                yield Result(row["url"], error=row["error_message"] or row["status"] or "unknown")
+                resizing = row["status"] == "failed_to_resize"
+                yield Result(row["url"], error=row["error_message"] or "", undecodable=resizing)
 
 
 def _successes(tar: Path) -> Iterator[Result]:
@@ -138,6 +144,7 @@ def _environment(resizing: bool) -> dict[str, str]:
         kept["TAPIR_RESIZING"] = "1"  # see the program
     return {
         **kept,
+        "PYTHONPATH": str(Path(__file__).parents[1]),
         "OPENCV_IO_MAX_IMAGE_PIXELS": str(_MAX_PIXELS),
         "NO_ALBUMENTATIONS_UPDATE": "1",
         "WANDB_MODE": "disabled",

@@ -146,9 +146,7 @@ class Work:
 
         The function must be importable by name; `config` is part of what a call is known by.
         """
-        name = f"{function.__module__}:{function.__qualname__}"
-        config_text = canonical(config)
-        keys = [digest([self._code, name, config_text, _identity(item)]) for item in items]
+        keys = [self._key(function, item, config) for item in items]
         found = {key: memo for key in dict.fromkeys(keys) if (memo := self._recall(key))}
         todo = {k: item for k, item in zip(keys, items, strict=True) if k not in found}
         self.reused += len(found)
@@ -157,6 +155,14 @@ class Work:
             self.made += 1
             self.progress(len(items) - len(todo) + done, len(items), "units")
         return self._mapped([found[key] for key in keys])
+
+    def is_made(self, function: Callable[..., None], item: Item, **config: Any) -> bool:
+        """Whether `map` would find what this call gives, and not make it."""
+        return self._recall(self._key(function, item, config)) is not None
+
+    def _key(self, function: Callable[..., None], item: Item, config: dict[str, Any]) -> str:
+        name = f"{function.__module__}:{function.__qualname__}"
+        return digest([self._code, name, canonical(config), _identity(item)])
 
     def _mapped(self, memos: list[dict[str, Any]]) -> Mapped:
         outputs = tuple(

@@ -102,6 +102,16 @@ DROP_SCHEMA = _schema(
     ],
 )
 
+OUTCOME_SCHEMA = _schema(
+    "outcome",
+    [
+        _text("key"),  # of the pair; pairs that share an image URL share its outcome
+        _text("image_url"),
+        _text("outcome"),  # "ok", or what came of the last attempt
+        pa.field("permanent", pa.bool_(), nullable=False),  # no later collection need ask again
+    ],
+)
+
 CLUSTER_SCHEMA = _schema(
     "cluster",
     [

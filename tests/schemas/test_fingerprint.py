@@ -16,7 +16,8 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(tasks, "__path__", [*tasks.__path__, str(tmp_path)])
     _write(tmp_path, "helper", "def twice(x):\n    return 2 * x\n")
     _write(tmp_path, "unused", "x = 1\n")
-    _write(tmp_path, "work", "from tasks import helper\nimport json\n\n\ndef f(x):\n    return helper.twice(x)\n")
+    work = "from tasks import helper\nimport json\n\n\ndef f(x):\n    return helper.twice(x)\n"
+    _write(tmp_path, "work", work)
     return tmp_path
 
 
@@ -33,7 +34,9 @@ def test_imports_within_the_rooms_are_followed_and_no_others(room: Path) -> None
 
 def test_comments_docstrings_and_layout_change_nothing(room: Path) -> None:
     before = code_digests(["tasks.work"])
-    text = '"""Doubles."""\n\n# a reason\ndef twice(x):\n    """Twice x."""\n    return (2 *\n        x)\n'
+    text = (
+        '"""Doubles."""\n# a reason\ndef twice(x):\n    """Twice x."""\n    return (2 *\n     x)\n'
+    )
     _write(room, "helper", text)
     assert code_digests(["tasks.work"]) == before
 

@@ -1,0 +1,104 @@
+"""robots.txt (RFC 9309), read once for each origin and kept.
+
+A file that is not there (4xx) allows everything. One that cannot be read (5xx, no answer, an
+address that is refused) forbids everything until it can: the answer is transient, so that a later
+pass asks again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from protego import Protego
+from yarl import URL
+
+from infra.gateway.hosts import GivenUp
+from infra.gateway.outcomes import Deferred, Outcome, Refused
+
+_LIFETIME = 86_400.0  # seconds; RFC 9309: not to be used for more than 24 hours
+_UNREADABLE_LIFETIME = 5.0  # seconds, so that not every image of a broken site asks again
+_KEPT_ORIGINS = 20_000
+
+Read = Callable[[URL], Awaitable[str | None]]
+
+
+@dataclass
+class _Rules:
+    expires: float
+    rules: Protego | None = None  # None allows everything
+    unreadable: Refused | None = None
+
+
+class Robots:
+    """The rules of each origin, fetched when they are first needed."""
+
+    def __init__(self, agent: str, read: Read, slow_down: Callable[[str, float], None]) -> None:
+        """Keep rules for `agent`.
+
+        Args:
+            agent: product token of our user agent.
+            read: gives the text of a robots.txt, None if there is none; raises Refused if it
+                cannot be known whether there is one.
+            slow_down: told of a host's Crawl-delay in seconds.
+        """
+        self._agent = agent
+        self._read = read
+        self._slow_down = slow_down
+        self._origins: dict[URL, asyncio.Task[_Rules]] = {}
+
+    async def check(self, url: URL) -> None:
+        """Do nothing if the URL may be requested.
+
+        Raises:
+            Refused: ROBOTS_DISALLOWED, or ROBOTS_UNAVAILABLE if the rules cannot be read.
+            Deferred: if the host wants to be left alone before it shows its rules.
+        """
+        rules = await self._rules(url.origin())
+        if rules.unreadable is not None:
+            cause = rules.unreadable
+            if cause.outcome is Outcome.RATE_LIMITED and not isinstance(cause, GivenUp):
+                raise Deferred(cause.wait or 0.0)
+            raise Refused(
+                Outcome.ROBOTS_UNAVAILABLE,
+                f"robots.txt could not be read ({cause.outcome}: {cause.detail})",
+                error=cause.error,
+                wait=cause.wait,
+            )
+        if rules.rules is not None and not rules.rules.can_fetch(str(url), self._agent):
+            raise Refused(Outcome.ROBOTS_DISALLOWED, f"robots.txt of {url.origin()} forbids it")
+
+    async def _rules(self, origin: URL) -> _Rules:
+        task = self._origins.get(origin)
+        if task is None or (task.done() and task.result().expires < time.monotonic()):
+            self._make_room()
+            task = self._origins[origin] = asyncio.create_task(self._load(origin))
+        # Many images wait for one file; none of them may cancel it for the others.
+        return await asyncio.shield(task)
+
+    async def _load(self, origin: URL) -> _Rules:
+        try:
+            text = await self._read(origin / "robots.txt")
+        except Deferred:
+            del self._origins[origin]
+            raise
+        except Refused as refused:
+            return _Rules(time.monotonic() + _UNREADABLE_LIFETIME, unreadable=refused)
+        expires = time.monotonic() + _LIFETIME
+        if text is None:
+            return _Rules(expires)
+        rules = Protego.parse(text)
+        if delay := rules.crawl_delay(self._agent):
+            self._slow_down(origin.raw_host or "", float(delay))
+        return _Rules(expires, rules)
+
+    def _make_room(self) -> None:
+        if len(self._origins) >= _KEPT_ORIGINS:
+            now = time.monotonic()
+            done = [o for o, t in self._origins.items() if t.done()]
+            # Expired ones first, then the oldest half: what is needed again is read again.
+            stale = [o for o in done if self._origins[o].result().expires < now]
+            for origin in stale or done[: _KEPT_ORIGINS // 2]:
+                del self._origins[origin]

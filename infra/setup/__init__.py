@@ -1,0 +1,1 @@
+"""How the virtual environment of a checkout is made, mended and locked."""

@@ -1,0 +1,1 @@
+"""The training system that every network shares: loop, engines, checkpoints, schedules."""

@@ -1,0 +1,107 @@
+"""Drop captions that are mostly boilerplate: words of a template, not of the picture.
+
+The paper drops captions that match patterns such as "photographed on <date>" in the many ways a
+date is written. Here what has a telling form (`tasks.lexicon.formats`: dates, credits, file names,
+cameras, addresses, prices) and fixed phrases are cut out, and the words left are weighed: a caption
+is dropped when at least `share` of its letters and digits is boilerplate, or when there is no word
+of content in it. A good caption may thus begin with "image of" or name a logo.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from pydantic import Field
+
+from schemas.records import DropReason
+from tasks.filters import FilterParams, Objection
+from tasks.lexicon.boilerplate import PARTICLES, STRONG, WEAK, phrase_at
+from tasks.lexicon.formats import FORMATS, OPENING, SIGN
+
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+_GAP = " ¦ "  # words that were not neighbours do not become one
+
+
+class Params(FilterParams):
+    """How much of a caption may be boilerplate.
+
+    Attributes:
+        share: of letters and digits, particles left out, that drops a caption.
+    """
+
+    share: float = Field(default=0.5, gt=0, le=1)
+
+
+class Weights(NamedTuple):
+    """Letters and digits of a caption by what they are, and the kinds of boilerplate found."""
+
+    content: int
+    weak: int
+    boilerplate: int
+    kinds: tuple[str, ...]
+
+
+class Filter:
+    """Cuts out boilerplate and weighs what is left."""
+
+    def __init__(self, params: Params) -> None:
+        self.params = params
+
+    def judge(self, pair: dict[str, Any]) -> Objection | None:
+        """BOILERPLATE, with its share and the kinds that were found."""
+        content, weak, boilerplate, kinds = weigh(pair["caption"])
+        if not content:
+            return Objection(DropReason.BOILERPLATE, ", ".join(kinds) or "no word of content")
+        # Weak words are content beside content; beside boilerplate they are part of it.
+        share = (boilerplate + weak) / (boilerplate + weak + content) if boilerplate else 0.0
+        if share >= self.params.share:
+            return Objection(DropReason.BOILERPLATE, f"{share:.0%} {', '.join(kinds)}")
+        return None
+
+
+def weigh(caption: str) -> Weights:
+    """Tell a caption's content from its boilerplate."""
+    words, before = _words(caption), 0
+    kinds: list[str] = []
+    if SIGN.search(caption) or not OPENING.isdisjoint(words):
+        before = _letters(words)
+        words, kinds = _without_forms(caption)
+    left, phrases = _without_phrases(words)
+    strong = _letters(word for word in left if word in STRONG)
+    weak = _letters(word for word in left if word in WEAK or word.isdecimal())
+    content = _letters(left) - strong - weak
+    cut = max(before - _letters(words), 0) + phrases
+    kinds += ["phrase"] * bool(phrases) + ["words"] * bool(strong)
+    return Weights(content, weak, cut + strong, tuple(kinds))
+
+
+def _without_forms(caption: str) -> tuple[list[str], list[str]]:
+    kinds = []
+    for kind, pattern in FORMATS.items():
+        caption, found = pattern.subn(_GAP, caption)
+        if found:
+            kinds.append(kind)
+    return _words(caption), kinds
+
+
+def _without_phrases(words: list[str]) -> tuple[list[str], int]:
+    """The words that are no part of a phrase, and the letters of those that are."""
+    left, letters, place = list[str](), 0, 0
+    while place < len(words):
+        length = phrase_at(words, place)
+        if length:
+            letters += _letters(words[place : place + length])
+        else:
+            left.append(words[place])
+        place += length or 1
+    return left, letters
+
+
+def _words(text: str) -> list[str]:
+    return [word.replace("'", "").replace("’", "") for word in _WORD.findall(text.lower())]
+
+
+def _letters(words: Iterable[str]) -> int:
+    return sum(len(word) for word in words if word not in PARTICLES)

@@ -1,0 +1,66 @@
+"""Pictures for prompts: a prior draws codes, an image tokenizer decodes them.
+
+`sample_images`, `tapir sample` and the registered model all paint with this, so that the same seed
+gives the same picture everywhere. P prompts, N candidates each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from model_zoo.generators import AS_IN_PAPER, Sampling, load_generator
+from model_zoo.weights import load_network
+from tasks.devices import best_device
+from tasks.tokens import encode_prompts, load_tokenizer
+
+_BATCH = 256  # pictures that are decoded at once
+
+
+class Painter:
+    """Draws codes from a prior and decodes them to pictures."""
+
+    def __init__(self, prior: Path, image_tokenizer: Path, text_tokenizer: Path) -> None:
+        device = best_device()
+        self.prior = load_generator(prior, device)
+        self.image_tokenizer = load_network(image_tokenizer, device)
+        self.text_tokenizer = load_tokenizer(text_tokenizer)
+
+    def paint(
+        self, prompts: Sequence[str], seeds: np.ndarray, sampling: Sampling = AS_IN_PAPER
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Codes int32 [P, N, h, w] and pictures uint8 [P, N, 3, H, W] for seeds int64 [P, N].
+
+        Raises:
+            ValueError: for a prompt that cannot be drawn (`tasks.tokens.encode_prompts`).
+        """
+        tokens = encode_prompts(self.text_tokenizer, prompts, self.prior.text_length)
+        drawn = self.prior.draw(torch.from_numpy(tokens), torch.from_numpy(seeds), sampling)
+        codes = drawn.to(torch.int32).cpu().numpy()
+        return codes, decode(self.image_tokenizer, codes)
+
+
+def decode(image_tokenizer: nn.Module, codes: np.ndarray) -> np.ndarray:
+    """Pictures uint8 [..., 3, H, W] of codes int32 [..., h, w]."""
+    device = next(image_tokenizer.parameters()).device
+    rows = torch.from_numpy(codes).long().flatten(0, -3)
+    parts = [image_tokenizer.decode(part.to(device)).cpu() for part in rows.split(_BATCH)]
+    pictures = torch.cat(parts).numpy()
+    return pictures.reshape(*codes.shape[:-2], *pictures.shape[1:])
+
+
+def candidate_seeds(seed: int, prompts: Sequence[str], candidates: int) -> np.ndarray:
+    """The seed of each candidate, int64 [P, N]: a function of seed, prompt and number alone."""
+    rows = [[_derive(seed, prompt, i) for i in range(candidates)] for prompt in prompts]
+    return np.array(rows, dtype=np.int64).reshape(len(prompts), candidates)
+
+
+def _derive(seed: int, prompt: str, number: int) -> int:
+    text = json.dumps([seed, prompt, number])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

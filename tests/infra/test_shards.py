@@ -1,0 +1,88 @@
+"""Shards: the same bytes from the same samples, readable by everybody, and no rubbish in or out."""
+
+import io
+import tarfile
+
+import pytest
+import webdataset
+
+from infra.shards import Sample, read_shard, write_shard
+
+A, B = "a" * 32, "b" * 32
+SAMPLES = [
+    Sample(A, b"\xff\xd8one", "jpg", "a café", {"width": 3, "domain": "x.test"}),
+    Sample(B, b"\x89PNGtwo", "png", "zwei\nZeilen", {}),
+]
+
+
+def test_samples_come_back_as_they_were(tmp_path):
+    count = write_shard(tmp_path / "x.tar", SAMPLES)
+
+    assert count == 2
+    assert list(read_shard(tmp_path / "x.tar")) == SAMPLES
+
+
+def test_the_same_samples_give_the_same_bytes(tmp_path):
+    turned = [
+        Sample(s.key, s.image, s.extension, s.caption, dict(reversed(list(s.record.items()))))
+        for s in SAMPLES
+    ]
+    write_shard(tmp_path / "x.tar", SAMPLES)
+    write_shard(tmp_path / "y.tar", turned)
+
+    assert (tmp_path / "x.tar").read_bytes() == (tmp_path / "y.tar").read_bytes()
+
+
+def test_headers_say_nothing_of_this_machine(tmp_path):
+    write_shard(tmp_path / "x.tar", SAMPLES)
+
+    with tarfile.open(tmp_path / "x.tar") as tar:
+        marks = {(m.mtime, m.uid, m.gid, m.mode, m.uname, m.gname) for m in tar}
+    assert marks == {(0, 0, 0, 0o644, "", "")}
+
+
+def test_webdataset_reads_them(tmp_path):
+    write_shard(tmp_path / "x.tar", SAMPLES)
+
+    found = list(webdataset.WebDataset(str(tmp_path / "x.tar"), shardshuffle=False))
+    assert [sample["__key__"] for sample in found] == [A, B]
+    assert found[0]["jpg"] == b"\xff\xd8one"
+    assert found[0]["txt"].decode() == "a café"
+
+
+def test_an_empty_shard_is_a_shard(tmp_path):
+    assert write_shard(tmp_path / "x.tar", []) == 0
+    assert list(read_shard(tmp_path / "x.tar")) == []
+
+
+@pytest.mark.parametrize(
+    ("samples", "words"),
+    [
+        (SAMPLES[::-1], "sort by key"),
+        ([SAMPLES[0], SAMPLES[0]], "sort by key"),
+        ([Sample("../x", b"", "jpg", "")], "32 hex digits"),
+        ([Sample(A, b"", "json", "")], "cannot be an image"),
+    ],
+)
+def test_samples_that_cannot_be_read_back_are_refused(tmp_path, samples, words):
+    with pytest.raises(ValueError, match=words):
+        write_shard(tmp_path / "x.tar", samples)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ([f"{A}.jpg", f"{A}.txt"], "has the parts"),
+        ([f"{A}.jpg", f"{A}.png", f"{A}.json", f"{A}.txt"], "has the parts"),
+        (["../../etc/passwd"], "is no member"),
+    ],
+)
+def test_what_is_no_shard_is_named(tmp_path, names, words):
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for name in names:
+            header = tarfile.TarInfo(name)
+            header.size = 2
+            tar.addfile(header, io.BytesIO(b"{}"))
+
+    with pytest.raises(ValueError, match=rf"x\.tar: .*{words}"):
+        list(read_shard(tmp_path / "x.tar"))

@@ -1,0 +1,125 @@
+"""Cached sampling gives, code for code, what sampling without a cache gives."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from model_zoo import sampler
+from model_zoo.dalle import Dalle, build_recipe
+from model_zoo.generators import Sampling, load_generator
+from model_zoo.sampler import choose, sample
+from model_zoo.weights import save_network
+
+SIZES = {
+    "text_vocabulary": 20, "text_length": 5, "image_vocabulary": 16, "grid_height": 3,
+    "grid_width": 4, "width": 32, "heads": 2, "layers": 6, "conv_kernel": 3,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def network() -> Dalle:
+    torch.manual_seed(0)
+    network = build_recipe(SIZES).network.eval()
+    for parameter in network.parameters():  # far from uniform, so that every layer matters
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    return network
+
+
+@pytest.fixture
+def tokens() -> Tensor:
+    tokens = torch.randint(0, 20, (3, 5), generator=torch.Generator().manual_seed(2))
+    tokens[0, 2:] = -1
+    return tokens
+
+
+@torch.no_grad()
+def _plain(network: Dalle, tokens: Tensor, seed: int, sampling: Sampling) -> Tensor:
+    """One candidate of one caption [1, L], the whole stream anew for each code."""
+    uniforms = torch.rand(12, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    codes = torch.zeros(1, 12, dtype=torch.long)
+    for place in range(12):
+        logits = network(tokens, codes)[1][0, place]
+        codes[0, place] = choose(logits, uniforms[place], sampling)
+    return codes.view(3, 4)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [Sampling(), Sampling(temperature=0.7, top_k=5), Sampling(top_p=0.8), Sampling(temperature=0)],
+    ids=str,
+)
+def test_cached_equals_uncached(network: Dalle, tokens: Tensor, sampling: Sampling) -> None:
+    seeds = torch.arange(100, 106).view(3, 2)
+    drawn = sample(network, tokens, seeds, sampling)
+    for prompt in range(3):
+        for candidate in range(2):
+            seed = int(seeds[prompt, candidate])
+            plain = _plain(network, tokens[prompt : prompt + 1], seed, sampling)
+            assert torch.equal(drawn[prompt, candidate], plain)
+
+
+@pytest.mark.parametrize("kind", ["row", "column", "convolutional", "full"])
+def test_every_pattern_of_attention_is_cached_rightly(tokens: Tensor, kind: str) -> None:
+    torch.manual_seed(1)
+    network = build_recipe({**SIZES, "layers": 2, "attention": [kind, kind]}).network
+    for parameter in network.parameters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    drawn = sample(network, tokens[:1], torch.tensor([[7]]))
+    assert torch.equal(drawn[0, 0], _plain(network, tokens[:1], 7, Sampling()))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 7, 100])
+def test_a_seed_gives_the_same_picture_in_every_batch(
+    network: Dalle, tokens: Tensor, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    seeds = torch.arange(9).view(3, 3)
+    together = sample(network, tokens, seeds)
+    monkeypatch.setattr(sampler, "ROWS", rows)
+    assert torch.equal(sample(network, tokens, seeds), together)
+    alone = sample(network, tokens[1:2], seeds[1:2, 2:])
+    assert torch.equal(alone[0, 0], together[1, 2])
+
+
+def test_draws_follow_the_distribution() -> None:
+    logits = torch.tensor([0.0, 1.0, 2.0, -1.0])
+    uniforms = torch.rand(40_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for sampling, kept, temperature in [
+        (Sampling(), [0, 1, 2, 3], 1.0),
+        (Sampling(temperature=2.0), [0, 1, 2, 3], 2.0),
+        (Sampling(top_k=2), [1, 2], 1.0),
+        (Sampling(top_p=0.9), [0, 1, 2], 1.0),  # 0.64, 0.24, 0.09, 0.03
+        (Sampling(top_p=0.64), [2], 1.0),
+    ]:
+        drawn = choose(logits.expand(40_000, 4), uniforms, sampling)
+        share = torch.bincount(drawn, minlength=4) / 40_000
+        wanted = torch.full((4,), -torch.inf)
+        wanted[kept] = logits[kept] / temperature
+        torch.testing.assert_close(share, wanted.softmax(0), atol=0.01, rtol=0)
+
+
+def test_an_impossible_code_is_never_drawn() -> None:
+    logits = torch.tensor([-torch.inf, 0.0, -torch.inf])
+    edges = torch.tensor([0.0, 1.0 - 2**-53], dtype=torch.float64)
+    assert choose(logits.expand(2, 3), edges, Sampling()).tolist() == [1, 1]
+
+
+def test_wrong_shapes_are_refused(network: Dalle, tokens: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"tokens: shape \(3, 4\).*\[P, 5\]"):
+        sample(network, tokens[:, :4], torch.zeros(3, 1).long())
+    with pytest.raises(ValueError, match=r"seeds: shape \(2, 1\).*\[3, candidates\]"):
+        sample(network, tokens, torch.zeros(2, 1).long())
+
+
+def test_a_generator_is_loaded_by_what_its_file_says(
+    network: Dalle, tokens: Tensor, tmp_path: Path
+) -> None:
+    save_network(tmp_path / "prior.safetensors", network, "dalle", SIZES)
+    generator = load_generator(tmp_path / "prior.safetensors")
+    seeds = torch.arange(6).view(3, 2)
+    assert (generator.name, generator.text_length) == ("dalle", 5)
+    assert torch.equal(generator.draw(tokens, seeds), sample(network, tokens, seeds))
+    save_network(tmp_path / "other.safetensors", network, "dvae", SIZES)
+    with pytest.raises(ValueError, match="'dvae' is no generator; known are .*dalle"):
+        load_generator(tmp_path / "other.safetensors")

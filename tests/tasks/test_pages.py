@@ -1,0 +1,233 @@
+"""Pairs of a page: the right caption for the right address, in any encoding, whatever the HTML."""
+
+import pytest
+from bs4 import BeautifulSoup
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.records import DropReason, pair_key
+from tasks.optout import forbids, signals_of
+from tasks.pages import MAX_CAPTION, decode, pairs_of_page
+from tasks.text import one_line
+from tasks.urls import UnusableAddress
+from tasks.warc import Page
+
+
+def found(html, url="http://a.test/dir/", charset=None, **signals):
+    content = html if isinstance(html, bytes) else html.encode()
+    return list(pairs_of_page(Page(url, content, charset, signals, 7), "x.warc.gz"))
+
+
+def captions(html, **options):
+    return [one.row["caption"] for one in found(html, **options) if not one.dropped]
+
+
+def reasons(html, **options):
+    return [one.row["reason"] for one in found(html, **options) if one.dropped]
+
+
+def test_a_pair_has_all_columns():
+    (one,) = found('<img src="../i.png" alt=" a  red\ncircle ">', "http://A.test/dir/")
+
+    assert one.row == {
+        "key": pair_key("http://a.test/i.png", "http://a.test/dir/", "a red circle"),
+        "image_url": "http://a.test/i.png", "page_url": "http://a.test/dir/", "domain": "a.test",
+        "caption": "a red circle", "caption_source": "alt", "source": "x.warc.gz", "offset": 7,
+        "language": None, "opt_out": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("html", "caption", "source"),
+    [
+        ('<figure><img src=i alt=A title=T><figcaption>F</figcaption></figure>', "A", "alt"),
+        ('<figure><img src=i title=T><figcaption>F</figcaption></figure>', "F", "figcaption"),
+        ('<figure><img src=i title=T><figcaption> </figcaption></figure>', "T", "title"),
+        ('<figure><p><a><img src=i alt=""></a></p><figcaption>F</figcaption></figure>', "F", "figcaption"),
+        ('<figcaption>other</figcaption><img src=i title=T>', "T", "title"),
+        (
+            "<figure><figure><img src=i><figcaption>in</figcaption></figure>"
+            "<figcaption>out</figcaption></figure>", "in", "figcaption",
+        ),
+        (
+            "<figure><img src=i><figcaption>A <b>big</b> cat<br>on<p>a mat</p><script>x()</script>"
+            "</figcaption></figure>", "A big cat on a mat", "figcaption",
+        ),
+        ('<img src=i alt="caf&eacute; &amp; &#x1F600;&nbsp;b">', "café & 😀 b", "alt"),
+        ('<IMG SRC=i ALT=A>', "A", "alt"),
+    ],
+)  # fmt: skip
+def test_the_best_caption_wins(html, caption, source):
+    (one,) = found(html)
+
+    assert (one.row["caption"], one.row["caption_source"]) == (caption, source)
+
+
+@pytest.mark.parametrize(
+    ("base", "url"),
+    [
+        ('<base href="http://b.test/x/">', "http://b.test/x/i.png"),
+        ('<base href="/x/">', "http://a.test/x/i.png"),
+        ('<base target=_blank><base href="/x/"><base href="/y/">', "http://a.test/x/i.png"),
+        ('<base href="javascript:1">', "http://a.test/dir/i.png"),
+    ],
+)
+def test_addresses_are_resolved_against_the_base(base, url):
+    (one,) = found(f'{base}<img src="i.png" alt="x">')
+
+    assert one.row["image_url"] == url
+
+
+def test_images_without_pairs_are_told():
+    html = (
+        "<img src=a.png><img src=b.png alt=''><img alt=nowhere><img src='' alt=x>"
+        "<img src='data:image/gif;base64,R0' alt=x><img src='javascript:x' alt=y>"
+        "<img src='http://[' alt=z>"
+    )
+
+    assert reasons(html) == [
+        "no_caption", "no_caption", "bad_url", "bad_url", "refused_scheme", "refused_scheme",
+        "bad_url",
+    ]  # fmt: skip
+
+
+def test_a_huge_address_is_shortened_in_the_table_and_not_in_the_key():
+    pages = [found(f"<img src='data:{'A' * 50_000}{last}' alt=x>")[0].row for last in "xy"]
+
+    assert len(pages[0]["image_url"]) < 3000
+    assert pages[0]["key"] != pages[1]["key"]
+
+
+def test_a_huge_caption_is_cut():
+    assert len(captions(f"<img src=i alt='{'word ' * 100_000}'>")[0]) <= MAX_CAPTION
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        '<meta name="robots" content="noai">',
+        '<meta name="ROBOTS" content="index, NoImageAI">',
+        '<meta name="tdm-reservation" content="1">',
+    ],
+)
+def test_a_page_that_forbids_ai_gives_no_pairs(head):
+    assert reasons(f"{head}<img src=i alt='a red circle'>") == [DropReason.OPTED_OUT]
+
+
+def test_so_does_one_that_forbids_it_in_a_header():
+    signals = {"x-robots-tag": "otherbot: noai", "tdm-reservation": ""}
+
+    assert reasons("<img src=i alt=x>", **{}) == []
+    content = Page("http://a.test/", b"<img src=i alt=x>", None, signals, 0)
+    (one,) = pairs_of_page(content, "x")
+    assert one.row["reason"] == DropReason.OPTED_OUT
+    assert one.row["detail"] == "x-robots-tag: noai"
+
+
+def test_other_wishes_are_noted_only():
+    (one,) = found('<meta name=robots content="noindex,follow"><img src=i alt=x>')
+
+    assert (one.dropped, one.row["opt_out"]) == (False, "robots: noindex")
+
+
+@pytest.mark.parametrize(
+    ("said", "forbidden"),
+    [
+        (("x-robots-tag", "noai, noindex"), True),
+        (("robots", "all"), False),
+        (("tdm-reservation", "0"), False),
+        (("content-usage", "train-ai=n"), True),
+        (("content-usage", "train-ai=y"), False),
+        (("content-signal", "search=yes, ai-train=no"), True),
+        (("description", "noai"), False),
+    ],
+)
+def test_signals(said, forbidden):
+    assert forbids(signals_of([said])) is forbidden
+
+
+TEXT = "größer als Öl – naïve"
+
+
+@pytest.mark.parametrize(
+    ("html", "charset"),
+    [
+        (TEXT.encode(), None),
+        (TEXT.encode(), "utf-8"),
+        (b"\xef\xbb\xbf" + TEXT.encode(), "iso-8859-1"),  # the mark wins
+        (TEXT.encode("utf-16"), None),
+        (TEXT.encode("cp1252"), "ISO-8859-1"),
+        (b'<meta charset="windows-1252">' + TEXT.encode("cp1252"), None),
+        (b'<?xml version="1.0" encoding="windows-1252"?>' + TEXT.encode("cp1252"), None),
+        (b"<meta http-equiv=Content-Type content='text/html; charset=cp1252'>"
+         + TEXT.encode("cp1252"), None),
+        (b"<meta charset=utf-16>" + TEXT.encode(), None),
+        (TEXT.encode("cp1252"), "utf-8"),  # declared falsely
+        (b"<meta charset=nonsense>" + TEXT.encode(), "also-nonsense"),
+    ],
+)  # fmt: skip
+def test_text_is_read_in_any_declared_encoding(html, charset):
+    assert decode(html, charset).endswith(TEXT)
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("большой красный круг на белом фоне", "cp1251"),
+        ("白い背景に大きな赤い円が描かれています", "shift_jis"),
+        ("白い背景に大きな赤い円が描かれています", "euc_jp"),
+        ("흰색 배경에 큰 빨간색 원이 그려져 있습니다", "euc_kr"),
+    ],
+)
+def test_an_encoding_that_nobody_declares_is_found_out(text, encoding):
+    html = f"<html><body><p>{text}</p><img src=i alt='{text}'></body></html>" * 3
+
+    assert captions(html.encode(encoding))[0] == text
+
+
+@pytest.mark.parametrize("html", [b"", b"\0" * 100, b"\xff" * 100, b"<img" * 1000, b"<" * 10_000])
+def test_rubbish_gives_nothing_and_ends(html):
+    assert [one for one in found(html) if not one.dropped] == []
+
+
+def test_deep_nesting_ends():
+    assert captions("<div>" * 50_000 + "<img src=i alt=x>") == ["x"]
+
+
+def test_a_page_without_an_address_is_refused():
+    with pytest.raises(UnusableAddress):
+        found("<img src=i alt=x>", url="")
+
+
+def test_invisible_characters_do_not_make_captions_differ():
+    assert one_line(" a\u00a0b\u200b\tc\r\n d\x00 ") == "a b c d"
+    assert one_line("e\u0301") == "é"
+    assert one_line("\U0001f468\u200d\U0001f469") == "\U0001f468\u200d\U0001f469"
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=400), st.sampled_from([None, "utf-8", "utf-16", "big5", "x"]))
+def test_any_bytes_are_a_page(junk, charset):
+    for one in found(
+        b"<figure><img src='" + junk + b"' alt='" + junk + b"'>" + junk,
+        None or "http://a.test/",
+        charset,
+    ):
+        assert one.row["image_url"].isprintable()
+        one.row["caption"].encode()
+
+
+PIECES = st.sampled_from(
+    ["<img src=a alt=one>", "<img src='b c' title=two>", "<figure>", "</figure>", "<img src=d>",
+     "<figcaption>three", "</figcaption>", "<p>", "</div>", "<b>text</b>", "<img src=e alt='four'>"]
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(PIECES, max_size=12))
+def test_alternative_texts_are_those_that_beautiful_soup_finds(pieces):
+    html = "<html><body>" + "".join(pieces) + "</body></html>"
+    theirs = [i["alt"] for i in BeautifulSoup(html, "html.parser").find_all("img") if i.get("alt")]
+
+    rows = [one.row for one in found(html) if not one.dropped]
+    assert [row["caption"] for row in rows if row["caption_source"] == "alt"] == theirs
