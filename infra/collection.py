@@ -157,7 +157,7 @@ class Collection:
     def _wait_for(self, process: Guarded) -> None:
         """Wait until img2dataset ends, well or not; what it did not bring is asked for again."""
         last, since = -1, time.monotonic()
-        while process.poll() is None:
+        while not process.ends_within(_POLL):
             self._require_gateway()
             ended = self._journal.rows()
             if ended != last:
@@ -165,7 +165,6 @@ class Collection:
                 self.watch(ended - self._started_at)
             if time.monotonic() - since > _STALL:
                 return
-            time.sleep(_POLL if process.poll() is None else 0)
 
     def _results(self, folder: Path) -> dict[str, Result]:
         found = ((r.url.rpartition("/")[2], r) for r in read_results(folder))

@@ -70,8 +70,12 @@ class Environment:
 
 def _connect(address: str | None, cores: int) -> Any:
     # Imported here: a run with everything cached never needs a cluster, and the import takes 0.5 s.
+    import dask
     from distributed import Client, LocalCluster
 
+    # The sampling profiler holds frames of the working thread, so that what they refer to may be
+    # dropped in another thread; parsed pages (resiliparse) cannot be.
+    dask.config.set({"distributed.worker.profile.enabled": False})
     # Prefect's logging set-up would have it tell of every worker that comes and goes.
     logging.getLogger("distributed").setLevel(logging.WARNING)
     if address is not None:

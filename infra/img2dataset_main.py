@@ -2,8 +2,8 @@
 
 It spawns three processes and more, and each imports torch (for webdataset's data loaders), wandb
 (off) and albumentations (unused unless pictures are resized): 21 s of processor time before the
-first image, measured, on every run. Here what does nothing is left out, and the processes are forked
-from one that has imported the rest: 2 s.
+first image, measured, on every run. Here what does nothing is left out, and the processes are
+forked from one that has imported the rest: 2 s.
 """
 
 from __future__ import annotations

@@ -58,6 +58,12 @@ class Guarded:
         assert status is not None
         return status
 
+    def ends_within(self, seconds: float) -> bool:
+        """Wait that long for the end, and say whether it came."""
+        with contextlib.suppress(TimeoutError):
+            self.wait(seconds)
+        return self.poll() is not None
+
     def check(self, timeout: float | None = None) -> None:
         """Wait for the end, which must be a good one.
 

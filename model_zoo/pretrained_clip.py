@@ -1,133 +1,109 @@
-"""A published CLIP as ranker: any model that open_clip names, with weights from a file or a hub.
+"""A contrastive model as open_clip publishes it, taken as it is: it ranks, and is not trained here.
 
-It reads captions with its own tokenizer (`tokenize`), not with the pipeline's. Where no hub can be
-reached, give the path of a file with its weights; nothing is downloaded unless `fetch` is called.
+It brings its own tokens with it, so it reads captions as text. Only architectures whose tokenizer
+comes with the open_clip package are taken, so that a stored one is used without any network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-import open_clip
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model_zoo.clip import contrastive_loss
-from model_zoo.crops import CropConfig, PictureFiles
 from schemas.base import Frozen
 
 
-class PretrainedConfig(Frozen):
-    """Which of open_clip's models; `crops` only matter when it is trained further."""
+class PretrainedCLIPConfig(Frozen):
+    """Which weights of which architecture, and how pixels (0 to 1) are mapped for them."""
 
-    model: str = Field(min_length=1)  # as `open_clip.list_models()` has it: "ViT-B-32"
-    crops: CropConfig = CropConfig()
-
-    @field_validator("model")
-    @classmethod
-    def _is_known(cls, model: str) -> str:
-        if model not in open_clip.list_models():
-            raise ValueError(f"{model!r} is no model of open_clip; see open_clip.list_models()")
-        return model
+    architecture: str
+    """A name of `open_clip.list_models()`, such as ViT-B-32."""
+    weights: str
+    """A tag of `open_clip.list_pretrained()`, such as laion2b_s34b_b79k, or a file."""
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    spread: tuple[float, float, float] = Field(default=(0.26862954, 0.26130258, 0.27577711))
 
 
 class PretrainedCLIP(nn.Module):
-    """The model with the interface of `model_zoo.clip.CLIP`; its tokens are its own."""
+    """Pictures and captions as features in one space."""
 
-    def __init__(self, config: PretrainedConfig) -> None:
+    def __init__(self, config: PretrainedCLIPConfig, towers: nn.Module | None = None) -> None:
         super().__init__()
+        import open_clip  # 4 s, and not needed to read a configuration
+
         self.config = config
-        # Without weights, and without those that parts of some models would fetch by themselves.
-        self.towers = open_clip.create_model(
-            config.model, pretrained=None, pretrained_image=False, pretrained_text=False
+        self.towers: Any = towers or open_clip.create_model(
+            config.architecture, load_weights=False, pretrained_text=False
         )
-        mean, std = self.towers.visual.image_mean, self.towers.visual.image_std
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
+        self.read: Any = open_clip.get_tokenizer(config.architecture)
+        if not isinstance(self.read, open_clip.SimpleTokenizer):
+            raise ValueError(
+                f"architecture {config.architecture!r} reads text with a tokenizer that is not in"
+                " the open_clip package; use one such as ViT-B-32"
+            )
 
-    @property
-    def side(self) -> tuple[int, int]:
-        """Height and width of the pictures that it was made for, pixels."""
-        size = self.towers.visual.image_size
-        return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-
-    def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Captions as the model's own tokens, int64 [B, L]; long ones are cut."""
-        tokens: Tensor = open_clip.get_tokenizer(self.config.model)(list(texts))
+    def tokenize(self, captions: Sequence[str]) -> Tensor:
+        """Its own tokens of captions, int64 [B, L]; what is too long for it is cut."""
+        tokens: Tensor = self.read(list(captions))
         return tokens
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """Pictures [B, 3, H, W], 0 to 255 → features of length 1 [B, D], resized as in training."""
-        pixels = images.float()
-        if pixels.shape[-2:] != self.side:
-            pixels = functional.interpolate(pixels, self.side, mode="bicubic", antialias=True)
-        features = self.towers.encode_image((pixels.clamp(0, 255) - self.mean) / self.std)
+        """Pixels [B, 3, H, W], 0 to 255 → features of length 1 [B, D]."""
+        side = self.towers.visual.image_size
+        size = (side, side) if isinstance(side, int) else tuple(side)
+        pixels = functional.interpolate(
+            images.float() / 255, size=size, mode="bicubic", antialias=True, align_corners=False
+        ).clamp(0, 1)
+        mean, spread = (
+            pixels.new_tensor(values)[:, None, None]
+            for values in (self.config.mean, self.config.spread)
+        )
+        features: Tensor = self.towers.encode_image((pixels - mean) / spread)
         return functional.normalize(features.float(), dim=-1)
 
     def encode_texts(self, tokens: Tensor) -> Tensor:
-        """Tokens of `tokenize` [B, L] → features of length 1 [B, D]."""
-        return functional.normalize(self.towers.encode_text(tokens).float(), dim=-1)
-
-    @torch.no_grad()
-    def score(self, images: Tensor, tokens: Tensor) -> Tensor:
-        """Cosine [B] of each picture with the caption in the same row; higher is better."""
-        return (self.encode_images(images) * self.encode_texts(tokens)).sum(dim=-1)
+        """Tokens of `tokenize` → features of length 1 [B, D]."""
+        features: Tensor = self.towers.encode_text(tokens)
+        return functional.normalize(features.float(), dim=-1)
 
 
-def fetch(config: PretrainedConfig, weights: str) -> PretrainedCLIP:
-    """The model with its weights.
+@dataclass(frozen=True)
+class Untrained:
+    """A network without a way to train it."""
 
-    Args:
-        config: which model.
-        weights: a path of a checkpoint, or a tag of `open_clip.list_pretrained()`, which is
-            downloaded from the hub.
+    network: nn.Module
+
+
+def build_recipe(config: dict[str, Any]) -> Untrained:
+    """The network of a configuration, for weights to be put into."""
+    return Untrained(PretrainedCLIP(PretrainedCLIPConfig.model_validate(config)))
+
+
+def fetch_pretrained(config: dict[str, Any]) -> tuple[PretrainedCLIP, dict[str, Any]]:
+    """Fetch published weights; the network, and its whole configuration.
 
     Raises:
-        ValueError: if it is neither.
+        ValueError: if open_clip knows no such architecture or tag, or its tokenizer is elsewhere.
+        OSError: if the hub cannot be reached.
     """
-    tags = open_clip.list_pretrained_tags_by_model(config.model)
-    if not Path(weights).is_file() and weights not in tags:
-        raise ValueError(
-            f"weights={weights!r}: neither a file nor a tag of {config.model}; its tags: {tags}"
+    import open_clip
+
+    declared = PretrainedCLIPConfig.model_validate(config)
+    try:
+        towers = open_clip.create_model(
+            declared.architecture, pretrained=declared.weights, require_pretrained=True
         )
-    network = PretrainedCLIP(config)
-    network.towers = open_clip.create_model(config.model, pretrained=weights)
-    return network.eval()
-
-
-class PretrainedRecipe:
-    """Further training on our pairs; files hold "images" and "tokens" as `tokenize` gives them."""
-
-    def __init__(self, config: PretrainedConfig) -> None:
-        self.config = config
-        self.network = PretrainedCLIP(config)
-        self.tokens = int(self.network.towers.context_length)
-
-    def dataset(self, files: Sequence[Path], seed: int) -> PictureFiles:
-        """Random crops of the pictures, and their captions."""
-        return PictureFiles(
-            files, seed, min(self.network.side), self.config.crops, ("tokens",)
-        )
-
-    def loss(
-        self, batch: dict[str, Tensor], step: int, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss and metrics of one update."""
-        images = self.network.encode_images(batch["images"])
-        texts = self.network.encode_texts(batch["tokens"].long())
-        scale = self.network.towers.logit_scale.exp()
-        loss, found = contrastive_loss(images, texts, scale, batch["tokens"])
-        return loss, {"accuracy": found, "scale": scale.detach()}
-
-    def decay(self, name: str, parameter: nn.Parameter) -> bool:
-        """As open_clip does it: neither gains and biases nor the scale decay."""
-        return parameter.ndim > 1
-
-
-def build_recipe(config: dict[str, Any]) -> PretrainedRecipe:
-    """The recipe for a declared model, with weights that have learned nothing yet."""
-    return PretrainedRecipe(PretrainedConfig.model_validate(config))
+    except RuntimeError as error:
+        raise ValueError(f"{declared.architecture}, {declared.weights}: {error}") from error
+    visual: Any = towers.visual
+    whole = declared.model_copy(
+        update={"mean": tuple(visual.image_mean), "spread": tuple(visual.image_std)}
+    )
+    with torch.no_grad():
+        network = PretrainedCLIP(whole, towers)
+    return network, whole.model_dump(mode="json")

@@ -7,8 +7,6 @@ what is sound is kept. A pair that several files hold is kept where it comes fir
 
 from __future__ import annotations
 
-import contextlib
-import gc
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -48,7 +46,7 @@ class Collected(NamedTuple):
     drops: DropTable
 
 
-@stage(retries=2, memory_gb=1.0, versions=("FastWARC", "Resiliparse", "pyarrow"))
+@stage(retries=2, memory_gb=1.0, versions=("FastWARC", "Resiliparse", "idna", "pyarrow"))
 def collect_pairs(params: CollectParams, work: Work) -> Collected:
     """Read every page of every file; keep its pairs, and a drop for each image without one."""
     mapped = work.map(collect_source, work.sources)
@@ -63,30 +61,11 @@ def collect_source(source: Source, shard: ShardWork) -> None:
     """Make the unit of one file."""
     label = f"{source.name[:120]}-{digest([source.name, source.identity])[:12]}"
     pairs, drops = (shard.scratch / f"{kind}-{label}.parquet" for kind in ("pairs", "drops"))
-    with (
-        _own_garbage(),
-        TableWriter(pairs, PAIR_SCHEMA) as kept,
-        TableWriter(drops, DROP_SCHEMA) as dropped,
-    ):
+    with TableWriter(pairs, PAIR_SCHEMA) as kept, TableWriter(drops, DROP_SCHEMA) as dropped:
         for found in _read(source, shard):
             (dropped if found.dropped else kept).write(found.row)
     shard.add("pairs", pairs, pairs.name, kept.rows)
     shard.add("drops", drops, drops.name, dropped.rows)
-
-
-@contextlib.contextmanager
-def _own_garbage() -> Iterator[None]:
-    """Collect garbage in this thread only: parsed pages must be dropped where they were made.
-
-    A Dask worker runs this in a thread beside its event loop, whose thread would otherwise come
-    upon the pages' reference cycles first.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.collect()
-        gc.enable()
 
 
 def _read(source: Source, shard: ShardWork) -> Iterator[Found]:

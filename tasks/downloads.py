@@ -12,8 +12,8 @@ from contextlib import ExitStack
 from typing import Any
 
 from infra.collection import Collection, Fetched
-from infra.gateway.body import image_type
 from infra.gateway.outcomes import Attempt, Outcome, url_key
+from infra.image_types import image_type
 from infra.img2dataset import Result
 from infra.shards import Sample, write_shard
 from infra.tables import TableWriter, read_columns, read_table

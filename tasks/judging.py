@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ class Judge:
     def __init__(self, ranker: Path, text_tokenizer: Path) -> None:
         self.device = best_device()
         self.name, _ = read_header(ranker)
-        self.ranker = load_network(ranker, self.device)
+        self.ranker: Any = load_network(ranker, self.device)
         self.text_tokenizer = load_tokenizer(text_tokenizer)
 
     def scores(self, prompts: Sequence[str], pictures: np.ndarray) -> np.ndarray:
@@ -40,9 +41,13 @@ class Judge:
 
     def texts(self, prompts: Sequence[str]) -> np.ndarray:
         """Features of length 1, float32 [P, D], of prompts."""
+        return self._features(self.ranker.encode_texts, self._tokens(prompts))
+
+    def _tokens(self, prompts: Sequence[str]) -> Tensor:
+        if hasattr(self.ranker, "tokenize"):  # it was trained elsewhere, on tokens of its own
+            return self.ranker.tokenize(prompts)
         length = self.ranker.config.text_length
-        tokens = encode_prompts(self.text_tokenizer, prompts, length)
-        return self._features(self.ranker.encode_texts, torch.from_numpy(tokens))
+        return torch.from_numpy(encode_prompts(self.text_tokenizer, prompts, length))
 
     @torch.no_grad()
     def _features(self, encode: Callable[[Tensor], Tensor], rows: Tensor) -> np.ndarray:

@@ -34,6 +34,8 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+# What WHATWG means by these names; Python's encodings of the name have fewer characters.
+_SUPERSETS = {"shift_jis": "cp932", "euc_kr": "cp949", "gbk": "gb18030"}
 
 
 class Found(NamedTuple):
@@ -72,13 +74,13 @@ def decode(html: bytes, charset: str | None) -> str:
     for mark, name in _BOMS:
         if html.startswith(mark):
             return html[len(mark) :].decode(name, "replace")
-    declared = _known(charset) or _declared_inside(html)
-    if declared is None:
+    encoding = _known(charset) or _declared_inside(html)
+    if encoding is None:
         try:
             return html.decode()
         except UnicodeDecodeError:
-            declared = detect_encoding(html) or "utf-8"
-    return str(bytes_to_str(html, declared, errors="replace"))
+            encoding = _detected(html)
+    return str(bytes_to_str(html, encoding, errors="replace"))
 
 
 def _declared_inside(html: bytes) -> str | None:
@@ -88,11 +90,19 @@ def _declared_inside(html: bytes) -> str | None:
     return "utf-8" if name and name.startswith("utf-16") else name
 
 
-def _known(name: str | None) -> str | None:
+def _detected(html: bytes) -> str:
+    # The detector's own name: mapped to the web's, Korean (cp949) would become UTF-8.
+    name = detect_encoding(html, html5_compatible=False) or "utf-8"
     try:
-        return str(map_encoding_to_html5(codecs.lookup(name).name)) if name else None
-    except (LookupError, ValueError):
-        return None
+        return _known(name) or codecs.lookup(name).name
+    except LookupError:  # it knows some that Python does not, such as EUC-TW
+        return "utf-8"
+
+
+def _known(label: str | None) -> str | None:
+    """Python's name of an encoding that the web has a label for, or None."""
+    name = map_encoding_to_html5(label, fallback_utf8=False) if label else None
+    return _SUPERSETS.get(name, name) if name else None
 
 
 def _base(document: Any, url: str) -> str:

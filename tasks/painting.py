@@ -10,10 +10,10 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from model_zoo.generators import AS_IN_PAPER, Sampling, load_generator
 from model_zoo.weights import load_network
@@ -29,7 +29,7 @@ class Painter:
     def __init__(self, prior: Path, image_tokenizer: Path, text_tokenizer: Path) -> None:
         device = best_device()
         self.prior = load_generator(prior, device)
-        self.image_tokenizer = load_network(image_tokenizer, device)
+        self.image_tokenizer: Any = load_network(image_tokenizer, device)
         self.text_tokenizer = load_tokenizer(text_tokenizer)
 
     def paint(
@@ -46,7 +46,7 @@ class Painter:
         return codes, decode(self.image_tokenizer, codes)
 
 
-def decode(image_tokenizer: nn.Module, codes: np.ndarray) -> np.ndarray:
+def decode(image_tokenizer: Any, codes: np.ndarray) -> np.ndarray:
     """Pictures uint8 [..., 3, H, W] of codes int32 [..., h, w]."""
     device = next(image_tokenizer.parameters()).device
     rows = torch.from_numpy(codes).long().flatten(0, -3)

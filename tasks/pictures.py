@@ -20,7 +20,7 @@ from schemas.records import DropReason
 
 Animated = Literal["drop", "first_frame"]
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # a JPEG may hold an MPO
 MAX_PIXELS = 64_000_000
 BACKGROUND = (255, 255, 255)  # what transparent pictures of the web are seen on
 
@@ -29,6 +29,7 @@ _DAMAGE = (
     OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError,
     TypeError, OverflowError, ZeroDivisionError, RuntimeError, AttributeError,
 )  # fmt: skip
+_ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND", b"GIF8": b";"}
 _WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 
 
@@ -116,9 +117,17 @@ def _damaged(content: bytes, error: Exception) -> Undecodable:
     words = " ".join(str(error).split())[:200] or type(error).__name__
     # Pillow puts the object's address into some messages; a detail must be the same in every run.
     words = words.split(" <", maxsplit=1)[0]
-    short = len(content) < 8 + int.from_bytes(content[4:8], "little")
-    cut = "truncated" in words or isinstance(error, EOFError) or (content[:4] == b"RIFF" and short)
+    cut = "truncated" in words or isinstance(error, EOFError) or _lacks_end(content)
     return Undecodable(DropReason.TRUNCATED if cut else DropReason.UNDECODABLE, words)
+
+
+def _lacks_end(content: bytes) -> bool:
+    """Whether a file begins as an image and does not end as one."""
+    for start, end in _ENDS.items():
+        if content.startswith(start):
+            return end not in content[-32:]
+    declared = 8 + int.from_bytes(content[4:8], "little")
+    return content.startswith(b"RIFF") and len(content) < declared
 
 
 def _upright(image: Image.Image) -> Image.Image:

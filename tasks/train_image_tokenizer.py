@@ -25,5 +25,5 @@ def train_image_tokenizer(
 ) -> ImageTokenizer:
     """Train on all pictures; resumes from its newest checkpoint."""
     files = prepare(images, params.picture_side, work)
-    path = train_network(params, params.config, files, work)
+    path = train_network(params, params.training, params.config, files, work)
     return ImageTokenizer(units=(work.add(path, f"{params.network}.safetensors"),))

@@ -45,7 +45,7 @@ def train_prior(
         "image_vocabulary": _vocabulary(work.fetch(image_tokenizer.units[0])),
         **_shape(files),
     }
-    path = train_network(params, {**params.config, **sizes}, files, work)
+    path = train_network(params, params.training, params.with_sizes(sizes), files, work)
     return Prior(units=(work.add(path, "prior.safetensors"),))
 
 

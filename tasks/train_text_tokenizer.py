@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 from pydantic import Field
 from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.normalizers import NFC, Lowercase
 from tokenizers.normalizers import Sequence as Normalizers
@@ -66,6 +67,7 @@ def train_bpe(captions: Iterator[str], vocabulary: int, min_frequency: int = 2) 
     tokenizer = Tokenizer(BPE())
     tokenizer.normalizer = Normalizers([NFC(), Lowercase()])
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = ByteLevelDecoder()
     trainer = BpeTrainer(
         vocab_size=vocabulary,
         min_frequency=min_frequency,

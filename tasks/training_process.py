@@ -35,8 +35,8 @@ _REFUSAL = re.compile(r"^(?:\[rank\d+\]: )?(?:\w+\.)*(?:ValueError|Diverged): (.
 WORKER = "model_zoo.training.worker"
 
 
-class TrainParams(StageParams):
-    """What every stage that trains a network is told.
+class NetworkChoice(StageParams):
+    """Which network a stage makes.
 
     `config` are the fields of the network's own configuration; sizes that follow from the stage's
     inputs (`from_inputs`) are filled in by the stage and must not be declared.
@@ -45,7 +45,6 @@ class TrainParams(StageParams):
     network: str
     """Module of `model_zoo` that has `build_recipe`."""
     config: dict[str, Any] = Field(default_factory=dict, validate_default=True)
-    training: TrainingConfig
     processes: int = operational(1, gt=0)
     """Processes that share each batch; one a GPU."""
 
@@ -59,12 +58,28 @@ class TrainParams(StageParams):
             if name in config:
                 raise ValueError(f"{name}: follows from the stage's inputs; leave it out")
         if "network" in info.data:
-            check_config(info.data["network"], {**config, **cls.from_inputs})
+            network = info.data["network"]
+            check_config(network, {**config, **_known(cls.from_inputs, network)})
         return config
+
+    def with_sizes(self, sizes: Mapping[str, int]) -> dict[str, Any]:
+        """The whole configuration: as declared, and those of the sizes that the network has."""
+        return {**self.config, **_known(sizes, self.network)}
 
     def modules(self) -> tuple[str, ...]:
         """The network, and the training system."""
         return (f"model_zoo.{self.network}", WORKER)
+
+
+class TrainParams(NetworkChoice):
+    """Which network a stage trains, and how."""
+
+    training: TrainingConfig
+
+
+def _known(sizes: Mapping[str, int], network: str) -> dict[str, int]:
+    fields = config_model(network).model_fields
+    return {name: size for name, size in sizes.items() if name in fields}
 
 
 def check_config(network: str, config: Mapping[str, Any]) -> None:
@@ -112,8 +127,9 @@ def _explain(error: ValidationError, model: type[Frozen]) -> str:
 
 
 def train_network(
-    params: TrainParams, config: Mapping[str, Any], files: Sequence[Path], work: Work
-) -> Path:
+    choice: NetworkChoice, training: TrainingConfig, config: Mapping[str, Any],
+    files: Sequence[Path], work: Work,
+) -> Path:  # fmt: skip
     """Train a network, from the newest checkpoint if there is one; the file with its weights.
 
     Raises:
@@ -123,16 +139,16 @@ def train_network(
     folder = work.scratch / "training"
     kept = work.state / FROZEN / "checkpoints"
     run = RunConfig(
-        network=params.network, config=dict(config), files=tuple(files), training=params.training,
-        checkpoints=folder / "checkpoints", output=folder / f"{params.network}.safetensors",
+        network=choice.network, config=dict(config), files=tuple(files), training=training,
+        checkpoints=folder / "checkpoints", output=folder / f"{choice.network}.safetensors",
         progress=folder / "progress.jsonl",
     )  # fmt: skip
     _take_over(kept, run.checkpoints)
     path = folder / "RUN.json"
     path.write_text(run.model_dump_json(indent=1))
     progress = Progress(run, work)
-    environment = worker_environment(work.environment.cores, params.processes)
-    command = worker_command(path, params.processes)
+    environment = worker_environment(work.environment.cores, choice.processes)
+    command = worker_command(path, choice.processes)
     with start_guarded(command, log=folder / "log.txt", env=environment) as worker:
         for running in _watch(worker):
             done = complete_checkpoints(run.checkpoints)

@@ -25,7 +25,7 @@ MAX_RECORD = 64 << 20  # bytes of one record, unpacked; larger ones are counted 
 MAX_PAGE = 16 << 20  # bytes of one page's HTML; what is beyond is not read
 
 _GZIP = b"\x1f\x8b\x08"
-_CHUNK = 1 << 16
+_CHUNK = 1 << 12  # bytes read of a member at first, then twice as many each time
 _MAX_HEADER = 1 << 16
 _RECORD = re.compile(rb"WARC/1\.\d\r\n")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r\n", re.IGNORECASE)
@@ -106,13 +106,13 @@ def _packed(data: mmap.mmap | bytes, max_record: int) -> Iterator[tuple[int, byt
 
 def _member(data: mmap.mmap | bytes, position: int, limit: int) -> tuple[bytes | None, int | None]:
     """Content of a gzip member and where it ends; no end: cut off; no content: damaged."""
-    unpacker, parts, size = zlib.decompressobj(31), list[bytes](), 0
+    unpacker, parts, size, step = zlib.decompressobj(31), list[bytes](), 0, _CHUNK
     try:
         while not unpacker.eof:
-            chunk = data[position : position + _CHUNK]
+            chunk = data[position : position + step]
             if not chunk:
                 return b"".join(parts), None
-            position += len(chunk)
+            position, step = position + len(chunk), 2 * step
             while chunk and not unpacker.eof and size <= limit:
                 parts.append(unpacker.decompress(chunk, limit + 1 - size))
                 size += len(parts[-1])

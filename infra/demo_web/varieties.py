@@ -213,9 +213,20 @@ _REFUSED_TARGETS = (
 
 def _refused_redirect(maker: Maker) -> list[Item]:
     target = _REFUSED_TARGETS[maker.index % len(_REFUSED_TARGETS)]
+    hosts = maker.dialect.hosts
+    # From https such a redirect would be refused for leading to http, whatever the address is.
+    origins = [one for one in (*hosts.pages, *hosts.images) if one.startswith("http:")]
     nothing = files.File(b"", "png", "text/html")
-    location = (("Location", target),)
-    return [maker.item(maker.some(), nothing, status=302, headers=location, detail=target)]
+    return [
+        maker.item(
+            maker.some(),
+            nothing,
+            origin=maker.rng.choice(origins),
+            status=302,
+            headers=(("Location", target),),
+            detail=target,
+        )
+    ]
 
 
 def _redirect_loop(maker: Maker) -> list[Item]:

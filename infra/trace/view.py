@@ -15,7 +15,7 @@ from schemas.manifest import Manifest, Output
 _SHORT = 12  # characters of a digest in the text; JSON has them whole
 _WIDTH = 110
 _LABEL = 9
-_LONGEST = 200  # characters of a value in the text
+_LONGEST = 80  # characters of a value in the text
 _SOURCES = 20  # listed in the text
 
 
@@ -79,7 +79,8 @@ def _described(manifest: Manifest) -> Iterator[str]:
     yield from _labelled("params", _pairs(manifest.params))
     yield from _labelled("counts", _pairs(manifest.counts))
     yield from _labelled("code", [_code(manifest), f"fingerprint {_short(manifest.fingerprint)}"])
-    yield from _labelled("runs", [f"mlflow {run.mlflow_run}", f"prefect {run.prefect_run}"])
+    runs = {"mlflow": run.mlflow_run, "prefect": run.prefect_run}
+    yield from _labelled("runs", [f"{tool} {one}" for tool, one in runs.items() if one])
     yield from _labelled("sources", _sources(manifest))
 
 
@@ -108,20 +109,20 @@ def _cut(text: str) -> str:
 def _output(name: str, output: Output) -> str:
     artifact = output.artifact()
     records = f"{artifact.records:,} records in " if artifact.records else ""
-    units = f"{len(output.units)} file{'' if len(output.units) == 1 else 's'}"
-    size = f"{artifact.size / 1e6:.1f} MB"
-    return f"{name} ({output.kind} {_short(output.digest)}, {records}{units}, {size})"
+    files = f"{records}{_several(len(output.units), 'file')}, {_bytes(artifact.size)}"
+    return f"{name} ({output.kind} {_short(output.digest)}, {files})"
 
 
 def _code(manifest: Manifest) -> str:
     commit = manifest.run.git_commit
     changed = " with changes" if manifest.run.git_dirty else ""
     tree = f", commit {commit[:_SHORT]}{changed}" if commit else ""
-    return f"{_short(manifest.identity.code_digest)} ({len(manifest.identity.code)} modules{tree})"
+    modules = _several(len(manifest.identity.code), "module")
+    return f"{_short(manifest.identity.code_digest)} ({modules}{tree})"
 
 
 def _sources(manifest: Manifest) -> list[str]:
-    shown = [f"{one.uri} ({one.size:,} bytes)" for one in manifest.sources[:_SOURCES]]
+    shown = [f"{one.uri} ({_bytes(one.size)})" for one in manifest.sources[:_SOURCES]]
     more = len(manifest.sources) - len(shown)
     return [*shown, f"and {more} more"] if more else shown
 
@@ -133,6 +134,14 @@ def _model_lines(model: Registered) -> Iterator[str]:
     evaluator = registration.evaluator
     yield f"measured by {evaluator.name} {_short(evaluator.digest)}"
     yield from _labelled("metrics", [f"{k}={v:.4g}" for k, v in registration.metrics.items()])
+
+
+def _several(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size:,} bytes"
 
 
 def _short(digest: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +44,7 @@ def reconstruct(
 ) -> Reconstructed:
     """Turn pictures into codes and back."""
     device = best_device()
-    network = load_network(image_tokenizer, device)
+    network: Any = load_network(image_tokenizer, device)
     parts = [
         network.codes(part.to(device)).cpu() for part in torch.from_numpy(originals).split(_BATCH)
     ]

@@ -44,41 +44,43 @@ STRONG: Final = words(
     replies webmaster admin blog blogger blogspot unavailable faq faqs icon icons banner banners
     menu menus ad ads account accounts gallery galleries fullsize fullsizerender consent checkmark
     mailing payment payments enquire donate asdf qwerty retina lazyload webshop readme subscribers
-    followers promoted paywall wix squarespace adobe opt cta
+    followers promoted paywall wix squarespace adobe opt cta logo logos pinch tagged reproduced
+    autoplay wishlists
     """
 )
 
 WEAK: Final = words(
     """
     image images photo photos picture pictures pic pics photograph photographs photography graphic
-    graphics illustration illustrations figure fig artwork logo logos button buttons symbol header
-    heading title titles caption captions description text tag tags name names file files document
-    documents page pages pg post posts article articles story stories news item items product
-    products album albums collection collections catalogue catalog category categories archive
-    archives section list listing content contents media video videos audio clip view views viewing
-    version versions size sizes full fullsize large larger largest big bigger original actual small
-    medium high low quality width height app tab popup search filter sort options option home main
-    top bottom next previous prev first last back forward up down left right less other others
-    related similar recommended popular latest recent new older newer featured trending read see
-    show hide pause start learn find discover browse visit get follow share shared like likes
-    printed save saved add added select choose compare order orders booking rent free premium
-    special exclusive limited best hot great amazing perfect today now here soon available only just
-    this that our your my us we you it info information detail details about contact help support
-    service services team company partner partners brand official store stores seller vendor profile
-    user users member members author authors editor by via credit credits source sources rights
-    reserved license terms conditions policy use usage used accept agree allow preferences
-    experience email call tel fax link links external internal blank empty default sample example
-    test testing temp generic random unknown none no not yes ok missing found error failed broken
-    removed deleted pending background cover hero intro overview summary index slide slides slider
-    number no. nr id code ref date time year digital scan scanned scanner copy final edit edited
-    draft part step rating review rated votes vote viewed visitor visitors log register registration
-    feature features event events update updates updated upload uploads taken made created published
-    pixel pixels tracking counter beacon decorative decoration delivery shipping ships shipped shop
-    shopping sale cart customer customers licence feed amazon photographer returns screenshot
-    screenshots site sites fast worldwide directions continue fees transparent google lazy load
-    loaded loads awaiting anonymous guest required notice manage methods secure clear enter describe
-    insert min mins minute minutes hour hours print prints printable headshot lens true false
-    request requested lifestyle trusted uk eu online address
+    graphics illustration illustrations figure fig artwork button buttons symbol header heading
+    title titles caption captions description text tag tags name names file files document documents
+    page pages pg post posts article articles story stories news item items product products album
+    albums collection collections catalogue catalog category categories archive archives section
+    list listing content contents media video videos audio clip view views viewing version versions
+    size sizes full fullsize large larger largest big bigger original actual small medium high low
+    quality width height app tab popup search filter sort options option home main top bottom next
+    previous prev first last back forward up down left right less other others related similar
+    recommended popular latest recent new older newer featured trending read see show hide pause
+    start learn find discover browse visit get follow share shared like likes printed save saved add
+    added select choose compare order orders booking rent free premium special exclusive limited
+    best hot great amazing perfect today now here soon available only just this that our your my us
+    we you it info information detail details about contact help support service services team
+    company partner partners brand official store stores seller vendor profile user users member
+    members author authors editor by via credit credits source sources rights reserved license terms
+    conditions policy use usage used accept agree allow preferences experience email call tel fax
+    link links external internal blank empty default sample example test testing temp generic random
+    unknown none no not yes ok missing found error failed broken removed deleted pending background
+    cover hero intro overview summary index slide slides slider number no. nr id code ref date time
+    year digital scan scanned scanner copy final edit edited draft part step rating review rated
+    votes vote viewed visitor visitors log register registration feature features event events
+    update updates updated upload uploads taken made created published pixel pixels tracking counter
+    beacon decorative decoration delivery shipping ships shipped shop shopping sale cart customer
+    customers licence feed amazon photographer returns screenshot screenshots site sites fast
+    worldwide directions continue fees transparent google lazy load loaded loads awaiting anonymous
+    guest required notice manage methods secure clear enter describe insert min mins minute minutes
+    hour hours print prints printable headshot lens true false request requested lifestyle trusted
+    uk eu online address export exported import imported pointing form forms front side rear
+    alternate
     """
 )
 
@@ -95,42 +97,40 @@ _PHRASES = """
     public domain | creative commons | fair use | file photo | file picture | press photo |
     press release | in stock | out of stock | sold out | on sale | for sale | on offer |
     best seller | best sellers | top rated | new arrival | new arrivals | just arrived |
-    back in stock | while supplies last | while stocks last | limited time |
-    limited edition print | money back | next day | same day | add to * | added to * |
-    quick view | quick look | quick shop | size guide | size chart | gift card | gift cards |
-    made to order | order now | order today | order online | book now | call now | call us |
-    call today | contact us | about us | find us | visit us | follow us | follow me | like us |
-    join us | meet the team | our team | our services | our clients | our partners |
-    our products | our story | get started | get in touch | get yours | get the app |
-    get a quote | learn more | read more | read on | see more | see all | see also | see details
-    | see below | view all | view more | view details | view larger | view full | view product |
-    view gallery | view image | view in * | show more | load more | find out more | find out how
-    | more info | more information | more details | more from | more like this | full size |
-    full screen | full story | full resolution | high resolution | low resolution | high quality
-    | high res | actual size | original size | large view | larger view | larger version |
-    larger image | close up view | alternate view | back to top | back to * | return to * |
-    go to * | go back | skip to * | scroll to * | jump to * | next page | previous page |
-    next image | previous image | next slide | previous slide | home page | main page |
-    landing page | front page | page not found | not found | not available | no longer available
-    | currently unavailable | coming soon | under construction | no image | no photo |
-    no picture | no preview | no thumbnail | no title | no caption | no description | no name |
-    no alt | no text | image missing | missing image | broken image | default image |
-    default photo | please wait | please enable | your browser | sign in | sign up | sign out |
-    log in | log on | log out | my account | create account | forgot password | privacy policy |
-    cookie policy | cookie settings | cookie notice | cookie consent | cookie banner |
-    cookie preferences | accept cookie | use cookies | uses cookies | terms of use |
-    terms of service | terms and conditions | terms conditions | legal notice | site map |
-    opening hours | customer service | customer support | social media | share this | share on |
-    share via | pin it | pin this | tell a friend | send to * | email this | print this |
-    save this | leave a comment | leave a reply | write a review | be the first |
+    back in stock | while supplies last | while stocks last | limited time | money back |
+    next day | add to * | added to * | quick view | quick look | quick shop | size guide |
+    size chart | gift card | gift cards | made to order | order now | order today | order online
+    | book now | call now | call us | call today | contact us | about us | find us | visit us |
+    follow us | follow me | like us | join us | meet the team | our team | our services |
+    our clients | our partners | our products | our story | get started | get in touch |
+    get yours | get the app | get a quote | learn more | read more | read on | see more |
+    see all | see also | see details | see below | view all | view more | view details |
+    view larger | view full | view product | view gallery | view image | show more | load more |
+    find out more | find out how | more info | more information | more details | more from |
+    more like this | full size | full screen | full story | full resolution | high resolution |
+    low resolution | high quality | high res | actual size | original size | larger view |
+    larger version | larger image | alternate view | back to top | go back | skip to * |
+    scroll to * | next page | previous page | next image | previous image | next slide |
+    previous slide | home page | main page | landing page | front page | page not found |
+    not found | not available | no longer available | currently unavailable | coming soon |
+    under construction | no image | no photo | no picture | no preview | no thumbnail | no title
+    | no caption | no description | no name | no alt | no text | image missing | missing image |
+    broken image | default image | default photo | please wait | please enable | your browser |
+    sign in | sign up | sign out | log in | log on | log out | my account | create account |
+    forgot password | privacy policy | cookie policy | cookie settings | cookie notice |
+    cookie consent | cookie banner | cookie preferences | accept cookie | use cookies |
+    uses cookies | terms of use | terms of service | terms and conditions | terms conditions |
+    legal notice | site map | opening hours | customer service | customer support | social media
+    | share this | share on | share via | pin it | pin this | tell a friend | email this |
+    print this | save this | leave a comment | leave a reply | write a review | be the first |
     you may also like | you might also like | people also * | customers also * | related posts |
     related articles | related products | recent posts | latest news | latest posts |
     older posts | newer posts | most popular | most read | editors pick | editor's choice |
     posted in | posted on | filed under | tagged with | powered by | designed by | hosted by |
     built with | created with | made with | ad space | your ad | banner ad | ad banner |
     ads by * | advertise here | paid content | partner content | tracking pixel | web beacon |
-    hit counter | visitor counter | page counter | link to * | opens in * | new window | new tab
-    | external link | image of product | product image | product photo | product picture |
+    hit counter | visitor counter | page counter | link to * | new window | new tab |
+    external link | image of product | product image | product photo | product picture |
     product shot | product view | main image | main photo | featured image | featured photo |
     feature image | cover image | cover photo | header image | hero image | background image |
     profile image | profile photo | profile picture | profile pic | user image | user photo |
@@ -140,38 +140,47 @@ _PHRASES = """
     alternate text | insert * here | enter * here | text here | your text | your image |
     your caption | your logo here | goes here | caption here | add caption | add description |
     add title | image description | image caption | image title | image text | image name |
-    image may contain | image may be * | may be an image of | this image | this picture is |
-    this photo is | new image | new document | new project | pasted image | pasted graphic |
-    sample text | sample image | test image | test photo | example image | example text |
-    hello world | for personal use | for commercial use | commercial use | personal use |
-    search results | search for | watch now | watch video | watch the video | play video |
-    play button | video thumbnail | video player | thank you for * | thanks for * |
-    welcome to our * | welcome to my * | we use | we value | happy customers | days ago |
-    hours ago | canvas print | art print | fine art print | poster print | credit card |
-    all products | shop now | hot deal | special offer | special price | lowest price |
-    lower prices | opt out | cookies | image credit | photo credit | photo by | picture by |
-    image by | image from | photo from | picture from | photo via | image via | image for * |
-    photo for * | picture for * | photo of the day | image of the day | picture of the day |
-    photo of the week | image of the week | picture of the week | photo of the month |
-    image of the month | ships within | ships in * days | to a friend | royalty free | pre order
-    | hi res | n a | front view | rear view | side view | back view | top view | arrow icon |
-    menu icon | search icon | close icon | play icon | mail icon | email icon | phone icon |
-    print icon | share icon | star rating | left arrow | right arrow | up arrow | down arrow |
-    back arrow | next arrow | scroll down | scroll up | scroll for * | cart icon | shopping cart
-    | view cart | your cart | my cart | read this | free trial | close button | menu button |
-    search button | back button | next button | submit button | download button | keep reading |
-    continue reading | reading time | min read | minute read | minutes read | print friendly |
-    horizontal line | vertical line | horizontal rule | decorative line | decorative border |
-    request a * | office hours | business hours | rights managed | clip art | press to * |
-    press here | mouse over | roll over | hold to * | order yours | learn how | find out |
-    interested in | black friday | cyber monday | bought together | frequently bought |
-    only * left | left in stock | new in | view basket | add this | on location | failed to * |
-    could not * | cannot be * | is loading | not loaded | not supported | as seen on |
-    as featured in | sneak peek | before and after | step by step | how to * | photo shoot |
-    image source | photo source | image rights | image number | photo number | image size |
-    photo size | file name | file size | image preview | photo preview | open menu | close menu
-    | magnifying glass icon | envelope icon | breaking news | read time | related to this |
-    background pattern | only at | hamburger menu | image carousel | photo carousel
+    image may contain | may be an image of | this image | this picture is | this photo is |
+    new image | new document | new project | pasted image | pasted graphic | sample text |
+    sample image | test image | test photo | example image | example text | hello world |
+    for personal use | for commercial use | commercial use | personal use | search results |
+    search for | watch now | watch video | watch the video | play video | play button |
+    video thumbnail | video player | thank you for * | thanks for * | welcome to our * |
+    welcome to my * | we use | we value | happy customers | days ago | hours ago | all products
+    | shop now | hot deal | special offer | special price | lowest price | lower prices |
+    opt out | cookies | image credit | photo credit | photo by | picture by | image by |
+    image from | photo from | picture from | photo via | image via | image for * | photo for * |
+    picture for * | photo of the day | image of the day | picture of the day | photo of the week
+    | image of the week | picture of the week | photo of the month | image of the month |
+    ships within | ships in * days | to a friend | royalty free | pre order | hi res | n a |
+    arrow icon | menu icon | search icon | close icon | play icon | mail icon | email icon |
+    phone icon | print icon | share icon | star rating | scroll down | scroll up | scroll for *
+    | cart icon | view cart | your cart | my cart | read this | free trial | close button |
+    menu button | search button | back button | next button | submit button | download button |
+    keep reading | continue reading | reading time | min read | minute read | minutes read |
+    print friendly | horizontal rule | decorative line | decorative border | request a * |
+    office hours | business hours | rights managed | clip art | press to * | press here |
+    mouse over | hold to * | order yours | learn how | black friday | cyber monday |
+    bought together | frequently bought | left in stock | new in | view basket | add this |
+    failed to * | could not * | cannot be * | is loading | not loaded | not supported |
+    as seen on | as featured in | sneak peek | step by step | image source | photo source |
+    image rights | image number | photo number | image size | photo size | file name | file size
+    | image preview | photo preview | open menu | close menu | magnifying glass icon |
+    breaking news | read time | related to this | only at | hamburger menu | image carousel |
+    photo carousel | with permission | flash sale | ends soon | ready to ship | invisible pixel
+    | close this * | search form | arrow pointing | sale ends | ends today | hurry up | act now
+    | last chance | final hours | trusted by | terms apply | conditions apply | results may vary
+    | actual product may * | sizes available | colors available | colours available |
+    set of * pcs | drag and drop | choose file | select file | no file chosen | image upload |
+    photo upload | go to page | go to slide | go to top | go to home | go to next |
+    go to gallery | go to site | go to website | go to the next | return to top | return to home
+    | return to gallery | return to list | return to shop | back to home | back to page |
+    back to gallery | back to list | back to shop | back to results | back to menu |
+    back to main | jump to navigation | jump to content | jump to top | jump to main |
+    send to friend | send to a friend | view in gallery | view in browser | view in store |
+    view in room | view in full | opens in new | opens in a | opens an external |
+    image may be subject | be interested in | shot on location | add your comment |
+    add your review | upload your photo | upload your image | roll over to | roll over image
 """
 
 

@@ -53,7 +53,7 @@ _DATES = rf"""
     (?:\b{_MADE}\s+)*(?:\b{_MADE}\b)?[\s:,-]*
         (?:\b{_any("on at in by from during since of around circa")}\b\s*)*
         {_DATE}(?:[\s,T_-]*(?:\b(?:at|around)\b|@)?\s*{_TIME})?
-  | \b{_MADE}\s+{_any("on at in during around circa")}\s+(?:
+  | \b{_MADE}\s+(?:{_any("on at in during around circa")}\s+)?(?:
         {_TIME} | {_YEAR}\b
         | (?:an?\s+|the\s+)?{_WEEKDAY}(?:{_any("morning afternoon evening night")}\b)?
             (?:\s*(?:in|of)\s+{_YEAR}\b)?
@@ -139,7 +139,7 @@ _CAMERAS = rf"""
   | \bf\s?/\s?\d+(?:\.\d+)? | \b1/\d{{1,5}}\s*(?:s|secs?|seconds?)\b
   | \biso[\s-]?\d{{2,6}}\b | \b\d{{2,3}}(?:-\d{{2,3}})?\s?mm\b
   | \b{_USED}
-        \s+{_any("with on by using in")}\s+(?:(?:an?|my|the|adobe)\s+)*(?:\w+\s+)?
+        \s+{_any("with on by using in from")}\s+(?:(?:an?|my|the|adobe)\s+)*(?:\w+\s+)?
         (?:{_PROGRAM}|{_MODEL}|{_MAKER})\b.*
   | \b{_any("olympus kodak minolta sony samsung digital")}\s+(?:digital\s+)?(?:still\s+)?camera\b
   | \bgd-jpeg.* | \bijg\s+jpeg\b.*

@@ -45,7 +45,8 @@ NGINX = """
     events {{ worker_connections 1024; }}
     http {{
         access_log off; keepalive_timeout 30; keepalive_requests 100000; types {{ image/jpeg jpg; }}
-        client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
+        client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2;
+        fastcgi_temp_path {folder}/t3;
         uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
         server {{ listen 127.0.0.1:{port}; root {site}; }}
         server {{ listen 127.0.0.1:{tls_port} ssl; root {site};

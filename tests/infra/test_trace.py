@@ -106,7 +106,7 @@ def test_the_tree_says_how_each_was_made_and_describes_it_once(shapes: Shapes) -
     assert f"   │  └─ pairs: shapes/pairs  {pairs}" in lines
     assert f"   └─ pairs: shapes/pairs  {pairs} (described above)" in lines
     assert text.count("make_pairs in 2.5 s on here") == 1
-    assert "network.layers=2  network.heads=[1, 2]" in text
+    assert "network.heads=[1, 2]  network.layers=2" in text
     assert "pages=1  pairs/alt=7" in text
     assert f"fingerprint {shapes.images.fingerprint[:12]}" in text
     assert f"{shapes.page} (6 bytes)" in text

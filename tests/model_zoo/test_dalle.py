@@ -201,6 +201,19 @@ def test_every_epoch_draws_a_crop_by_seed_and_epoch_only(tmp_path: Path) -> None
     assert not torch.equal(pairs.batch(np.arange(40), 1)["codes"][:, 0], first)
 
 
+def test_every_epoch_draws_a_split_of_the_caption_where_there_are_several(tmp_path: Path) -> None:
+    splits = torch.arange(5).repeat(40, 1).view(40, 5, 1).expand(40, 5, 4)
+    path = tmp_path / "codes.safetensors"
+    save_file({
+        "tokens": torch.full((40, 4), 9).int(), "codes": torch.zeros(40, 1, 2, 3).int(),
+        "token_variants": splits.int().contiguous(),
+    }, path)  # fmt: skip
+    pairs = _recipe().dataset([path], seed=7)
+    epochs = [pairs.batch(np.arange(40), epoch)["tokens"][:, 0] for epoch in (0, 1, 0)]
+    assert set(epochs[0].tolist()) == {0, 1, 2, 3, 4}
+    assert torch.equal(epochs[0], epochs[2]) and not torch.equal(epochs[0], epochs[1])
+
+
 def test_eight_pairs_are_learned_by_heart_and_drawn_again() -> None:
     recipe = _recipe(width=32)
     draw = torch.Generator().manual_seed(5)

@@ -233,7 +233,8 @@ def test_collapse_is_noticed():
     used, collapsed = codebook_metrics(even), codebook_metrics(one)
 
     assert used["perplexity"].item() == pytest.approx(64, rel=1e-5)
-    assert used["codebook_use"].item() == used["perplexity_share"].item() == pytest.approx(1)
+    assert used["codebook_use"].item() == 1
+    assert used["perplexity_share"].item() == pytest.approx(1, rel=1e-5)
     assert collapsed["perplexity"].item() == pytest.approx(1, rel=1e-5)
     assert collapsed["codebook_use"].item() == pytest.approx(1 / 64)
 
@@ -265,14 +266,15 @@ def test_training_learns_and_keeps_the_codebook_in_use(tmp_path):
     torch.manual_seed(0)
     recipe = build_recipe(
         {
-            **SMALL, "kl_weight": 0.0, "balance_weight": 0.1, "log_scale_floor": -2.0,
-            "pixel_gain": 3.0, "logit_gain": 2.0, "centred": True, "residual_scale": 0.5,
-            "temperature_steps": 100, "crops": {"smallest": 1, "largest": 1},
+            **SMALL, "width": 16, "decoder_width": 32, "temperature_steps": 90, "kl_weight": 0.0,
+            "balance_weight": 0.1, "log_scale_floor": -2.0, "residual_scale": 0.5, "centred": True,
+            "pixel_gain": 3.0, "logit_gain": 2.0, "code_gain": 5.0,
+            "crops": {"smallest": 1, "largest": 1},
         }
     )  # fmt: skip
     data = recipe.dataset([tmp_path / "a.safetensors"], seed=0)
-    optimiser = torch.optim.AdamW(recipe.network.parameters(), 3e-3)
-    for step in range(150):
+    optimiser = torch.optim.AdamW(recipe.network.parameters(), 1e-2)
+    for step in range(120):
         batch = data.batch(np.arange(64).reshape(2, 32)[step % 2], epoch=step // 2)
         loss, metrics = recipe.loss(batch, step, torch.Generator().manual_seed(step))
         optimiser.zero_grad()

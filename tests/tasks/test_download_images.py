@@ -1,17 +1,16 @@
-"""Every pair ends in exactly one of images or drops, whatever the sites do and whoever is killed."""
+"""Every pair ends in exactly one of images or drops, whatever sites do and whoever is killed."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import io
-import os
+import multiprocessing
+import multiprocessing.process
 import random
-import subprocess
-import sys
-import textwrap
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -274,18 +273,17 @@ def test_how_it_is_fetched_is_no_part_of_what_it_is() -> None:
 # Kills
 
 COUNT = 120
-STAGE_SCRIPT = """
-    import sys
-    from pathlib import Path
-    from infra.work import Work
-    from tests.tasks.test_download_images import as_table, make_pairs, parameters
-    from tasks.download_images import download_images
-    home, hosts, count = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+# Forked and not spawned: these processes have everything imported already.
+FORK = multiprocessing.get_context("fork")
+
+
+def run_stage(home: Path, hosts: Path, batch: int, report: Path) -> None:
     work = Work.local(home)
-    pairs = make_pairs([f"a.test/{number}.png" for number in range(count)])
-    found = download_images(as_table(work, pairs), parameters(hosts, chunk=30, batch=60), work)
-    print(found.images.digest, found.drops.digest, found.outcomes.digest)
-"""
+    pairs = make_pairs([f"a.test/{number}.png" for number in range(COUNT)])
+    params = parameters(hosts, chunk=30, batch=batch)
+    found = download_images(as_table(work, pairs), params, work)
+    lines = [work.reused, found.images.digest, found.drops.digest, found.outcomes.digest]
+    report.write_text("\n".join(map(str, lines)))
 
 
 def slow_site(count: int) -> dict[str, dict[str, Any]]:
@@ -295,27 +293,40 @@ def slow_site(count: int) -> dict[str, dict[str, Any]]:
     return site
 
 
-def start_stage(home: Path, hosts: Path, count: int) -> subprocess.Popen[str]:
-    root = str(Path(__file__).parents[2])
-    command = [sys.executable, "-c", textwrap.dedent(STAGE_SCRIPT), str(home), str(hosts)]
-    environment = {**os.environ, "PYTHONPATH": root}
-    return subprocess.Popen(
-        [*command, str(count)], env=environment, stdout=subprocess.PIPE, text=True, cwd=root
-    )
+@dataclass
+class Running:
+    """A stage in a process of its own."""
+
+    process: multiprocessing.process.BaseProcess
+    report: Path
+
+    def finish(self) -> tuple[int, list[str]]:
+        """Units that were found made, and the digests."""
+        self.process.join(120)
+        assert self.process.exitcode == 0
+        reused, *digests = self.report.read_text().split()
+        return int(reused), digests
+
+    def fail(self) -> None:
+        """Wait for the end, which must be a bad one."""
+        self.process.join(120)
+        assert self.process.exitcode not in (0, None)
 
 
-def digests(process: subprocess.Popen[str]) -> str:
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0
-    return output.strip()
+def start_stage(home: Path, hosts: Path, batch: int = COUNT) -> Running:
+    report = home.with_name("report")
+    report.unlink(missing_ok=True)
+    process = FORK.Process(target=run_stage, args=(home, hosts, batch, report))
+    process.start()
+    return Running(process, report)
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> str:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Digests of a run that nobody disturbs."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     with serving(folder / "web", slow_site(COUNT)) as hosts:
-        return digests(start_stage(folder / "home", hosts, COUNT))
+        return start_stage(folder / "home", hosts).finish()[1]
 
 
 def below(process: psutil.Process, word: str) -> list[psutil.Process]:
@@ -338,41 +349,54 @@ def wait_for_requests(web: Path, least: int) -> None:
 
 
 @pytest.mark.parametrize("victim", ["everything", "parent", "gateway", "img2dataset"])
-def test_a_kill_changes_nothing(tmp_path: Path, uninterrupted: str, victim: str) -> None:
+def test_a_kill_changes_nothing(tmp_path: Path, uninterrupted: list[str], victim: str) -> None:
     """Killed in the middle and run again, the stage ends with what an uninterrupted run gives."""
-    expected, count = uninterrupted, COUNT
     web, home = tmp_path / "web", tmp_path / "home"
     moment = random.Random(victim).randrange(20, 100)
-    with serving(web, slow_site(count)) as hosts:
-        stage = start_stage(home, hosts, count)
+    with serving(web, slow_site(COUNT)) as hosts:
+        stage = start_stage(home, hosts)
         wait_for_requests(web, moment)
-        process = psutil.Process(stage.pid)
-        if victim == "everything":
-            for one in [process, *process.children(recursive=True)]:
-                one.kill()
-        elif victim == "parent":
-            children = process.children(recursive=True)
-            process.kill()
-            gone, alive = psutil.wait_procs(children, timeout=5)
-            assert not alive
-        elif victim == "gateway":
-            below(process, "infra.gateway")[0].kill()
+        kill(psutil.Process(stage.process.pid), victim)
+        if victim == "img2dataset":  # the next round goes on
+            assert stage.finish() == (0, uninterrupted)
         else:
-            for one in below(process, "img2dataset_main"):
-                one.kill()
-        output, _ = stage.communicate(timeout=60)
-        if victim == "img2dataset":
-            assert stage.returncode == 0  # the next round goes on
-            assert output.strip() == expected
-        else:
-            assert stage.returncode != 0
-            assert digests(start_stage(home, hosts, count)) == expected
+            stage.fail()
+            assert start_stage(home, hosts).finish()[1] == uninterrupted
         asked = requests(web)
     # What was under way when the gateway died may be asked for again, nothing else.
     under_way = 0 if victim == "img2dataset" else QUICK["threads"] * 2
-    again = sum(c - 1 for name, c in asked.items() if c > 1 and "robots" not in name)
-    assert again <= under_way
-    assert max(asked.values()) <= 3
+    images = {name: count for name, count in asked.items() if "robots" not in name}
+    assert sum(images.values()) - COUNT <= under_way
+    assert len(images) == COUNT
+
+
+def kill(stage: psutil.Process, victim: str) -> None:
+    children = stage.children(recursive=True)
+    if victim == "everything":
+        for one in [stage, *children]:
+            one.kill()
+    elif victim == "parent":
+        stage.kill()
+        _, alive = psutil.wait_procs(children, timeout=5)
+        assert not alive
+    else:
+        program = {"gateway": "infra.gateway", "img2dataset": "img2dataset_main"}[victim]
+        for one in below(stage, program):
+            one.kill()
+
+
+def test_chunks_that_were_finished_before_a_kill_are_not_made_again(
+    tmp_path: Path, uninterrupted: list[str]
+) -> None:
+    web, home = tmp_path / "web", tmp_path / "home"
+    with serving(web, slow_site(COUNT)) as hosts:
+        stage = start_stage(home, hosts, batch=60)  # two chunks of 30 each
+        wait_for_requests(web, 80)
+        kill(psutil.Process(stage.process.pid), "everything")
+        stage.fail()
+        reused, digests = start_stage(home, hosts, batch=60).finish()
+    assert digests == uninterrupted
+    assert reused == 3  # the table's one part, split, and two chunks
 
 
 def test_a_gateway_that_cannot_write_ends_the_stage_with_its_words(tmp_path: Path) -> None:

@@ -43,7 +43,10 @@ def test_a_pair_has_all_columns():
         ('<figure><img src=i alt=A title=T><figcaption>F</figcaption></figure>', "A", "alt"),
         ('<figure><img src=i title=T><figcaption>F</figcaption></figure>', "F", "figcaption"),
         ('<figure><img src=i title=T><figcaption> </figcaption></figure>', "T", "title"),
-        ('<figure><p><a><img src=i alt=""></a></p><figcaption>F</figcaption></figure>', "F", "figcaption"),
+        (
+            '<figure><p><a><img src=i alt=""></a></p><figcaption>F</figcaption></figure>',
+            "F", "figcaption",
+        ),
         ('<figcaption>other</figcaption><img src=i title=T>', "T", "title"),
         (
             "<figure><figure><img src=i><figcaption>in</figcaption></figure>"
@@ -210,7 +213,7 @@ def test_invisible_characters_do_not_make_captions_differ():
 def test_any_bytes_are_a_page(junk, charset):
     for one in found(
         b"<figure><img src='" + junk + b"' alt='" + junk + b"'>" + junk,
-        None or "http://a.test/",
+        "http://a.test/",
         charset,
     ):
         assert one.row["image_url"].isprintable()

@@ -1,4 +1,4 @@
-"""Candidates are drawn for every prompt, the same for the same seeds, and bad prompts are refused."""
+"""Candidates are drawn for every prompt, alike for the same seeds; bad prompts are refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from tasks.candidates import Prompt, read_candidates
 from tasks.painting import candidate_seeds, decode
 from tasks.sample_images import SampleParams, sample_images
 from tests.tasks.tiny_models import (
-    add_image_tokenizer, add_prior, add_text_tokenizer, vocabulary_of,
+    add_image_tokenizer,
+    add_prior,
+    add_text_tokenizer,
+    vocabulary_of,
 )  # fmt: skip
 
 PROMPTS = ["a red circle", "a blue square", "a green cross"]

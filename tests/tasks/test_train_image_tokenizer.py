@@ -17,7 +17,11 @@ from schemas.artifact import ImageShards
 from tasks.prepared import pixels, prepare
 from tasks.train_image_tokenizer import ImageTokenizerParams, train_image_tokenizer
 from tests.tasks.tiny_models import (
-    DVAE, TEXT_LENGTH, add_shards, add_text_tokenizer, vocabulary_of,
+    DVAE,
+    TEXT_LENGTH,
+    add_shards,
+    add_text_tokenizer,
+    vocabulary_of,
 )  # fmt: skip
 
 TRAINING = {"steps": 6, "batch_size": 8, "learning_rate": 1e-3, "engine": "torch", "log_every": 2}

@@ -4,10 +4,10 @@ import gzip
 import random
 
 import pytest
-from tests.tasks.warc_files import WarcMaker, simple
 from warcio.archiveiterator import ArchiveIterator
 
 from tasks.warc import Fault, Page, read_pages, read_records
+from tests.tasks.warc_files import WarcMaker, simple
 
 # warcio leaves its temporary files to the collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")

@@ -38,7 +38,7 @@ def test_what_was_appended_is_read_back(tmp_path: Path) -> None:
         assert journal.last("0" * 32) is None
         with JournalReader(tmp_path / "journal.sqlite") as reader:
             assert reader.standing([one.key, three.key]) == {one.key: two, three.key: three}
-            assert [a for a in reader.attempts([one.key])] == [one, two]
+            assert list(reader.attempts([one.key])) == [one, two]
             assert reader.counts() == {"ok": 2, "requests": 3}
         await journal.close()
 

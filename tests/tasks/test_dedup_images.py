@@ -1,0 +1,164 @@
+"""Dedup: copies go and different pictures stay, whatever shards they lie in."""
+
+import random
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from infra.demo_web import files
+from infra.demo_web.drawing import draw, random_pairs, random_scene
+from infra.errors import PermanentError
+from infra.tables import read_table
+from infra.work import Work
+from schemas.artifact import ImageShards
+from schemas.records import CLUSTER_SCHEMA, DROP_SCHEMA
+from tasks.clusters import Bounds, Features, find_clusters
+from tasks.dedup_images import DedupParams, dedup_images
+from tasks.picture_hash import hash_picture
+from tasks.pictures import decode
+from tests.tasks.image_shards import add_samples, make_sample, samples_of, saved
+
+
+def make_group(number, rng):
+    """One drawing as it was drawn, with the same bytes again, and re-encoded twice."""
+    picture = draw(random_scene(rng), rng, 64)
+    first = saved(picture)
+    copies = [first, first, files.again(picture, rng).content, files.again(picture, rng).content]
+    return [make_sample(f"{number}-{copy}", content) for copy, content in enumerate(copies)]
+
+
+@pytest.fixture(scope="module")
+def samples():
+    rng = random.Random(6)
+    groups = [sample for number in range(12) for sample in make_group(number, rng)]
+    singles = [
+        make_sample(f"single-{number}", saved(pair.picture, "JPEG", quality=90))
+        for number, pair in enumerate(random_pairs(150, seed=7))
+    ]
+    return [*groups, *singles]
+
+
+def run(folder, samples, shards=3):
+    work = Work.local(folder)
+    return dedup_images(add_samples(work, samples, shards), DedupParams(), work), work
+
+
+def rows(artifact, schema, work):
+    return [one for unit in artifact.units for one in read_table(work.fetch(unit), schema)]
+
+
+def name_of(url):
+    return url.rsplit("/", 1)[1]
+
+
+def test_of_each_group_one_is_kept_and_every_single_is(tmp_path, samples):
+    found, work = run(tmp_path, samples)
+
+    kept = [name_of(s.record["image_url"]) for s in samples_of(found.kept, work).values()]
+    groups = [name.split("-")[0] for name in kept if not name.startswith("single")]
+    assert sorted(groups, key=int) == [str(number) for number in range(12)]
+    assert sum(name.startswith("single") for name in kept) == 150
+
+
+def test_drops_and_clusters_say_why(tmp_path, samples):
+    found, work = run(tmp_path, samples)
+
+    drops = rows(found.drops, DROP_SCHEMA, work)
+    clusters = rows(found.clusters, CLUSTER_SCHEMA, work)
+    assert len(drops) == 12 * 3
+    assert {row["reason"] for row in drops} == {"exact_duplicate", "near_duplicate"}
+    assert sum(row["survivor"] for row in clusters) == 12 == work.counts["clusters"]
+    rules = {row["key"]: row["rule"] for row in clusters if not row["survivor"]}
+    assert rules == {row["key"]: row["reason"] for row in drops}
+    survivors = {row["cluster"] for row in clusters}
+    assert all(any(key in row["detail"] for key in survivors) for row in drops)
+
+
+@pytest.mark.parametrize("shards", [1, 7])
+def test_the_split_over_shards_makes_no_difference(tmp_path, samples, shards):
+    first, work = run(tmp_path / "a", samples)
+    second, other = run(tmp_path / "b", samples, shards)
+
+    assert samples_of(first.kept, work) == samples_of(second.kept, other)
+    assert first.clusters == second.clusters
+
+
+def test_the_survivor_is_the_largest_and_then_the_first_by_key(tmp_path):
+    picture = next(random_pairs(1, seed=1)).picture
+    sizes = {"small": 48, "large": 96, "also-large": 96}
+    samples = [
+        make_sample(name, saved(picture.resize((side, side), Image.Resampling.LANCZOS)))
+        for name, side in sizes.items()
+    ]
+    found, work = run(tmp_path, samples, 1)
+
+    (kept,) = samples_of(found.kept, work)
+    assert kept == min(sample.key for sample in samples if sample != samples[0])
+
+
+def test_shards_that_lose_nothing_stay_as_they_are(tmp_path, samples):
+    work = Work.local(tmp_path)
+    singles = add_samples(work, [s for s in samples if "single" in s.record["image_url"]])
+    groups = add_samples(work, [s for s in samples if "single" not in s.record["image_url"]])
+    both = ImageShards(units=singles.units + groups.units)
+    found = dedup_images(both, DedupParams(), work)
+
+    assert found.kept.units[0] == singles.units[0]
+    assert found.kept.units[1] != groups.units[0]
+    assert found.kept.records == 150 + 12
+
+
+def test_nothing_to_drop_is_no_drops(tmp_path):
+    samples = [make_sample(f"{n}", saved(p.picture)) for n, p in enumerate(random_pairs(5, seed=3))]
+    found, work = run(tmp_path, samples, 2)
+
+    assert found.drops.units == ()
+    assert found.kept.records == 5
+    assert rows(found.clusters, CLUSTER_SCHEMA, work) == []
+
+
+def test_an_image_that_was_not_filtered_is_named(tmp_path):
+    with pytest.raises(PermanentError, match="cannot be decoded .* let filter_images"):
+        run(tmp_path, [make_sample("x", b"no image")], 1)
+
+
+def test_what_is_the_same_as_the_same_is_the_same():
+    thumbnails = np.repeat(np.array([[100], [102], [104], [200]], np.uint8), 768, axis=1)
+    features = Features(
+        keys=np.array(["a", "b", "c", "d"], object), sha256=np.array(list("1234"), object),
+        area=np.array([1, 1, 5, 9]), hashes=np.zeros((4, 32), np.uint8), thumbnails=thumbnails,
+    )  # fmt: skip
+    found = find_clusters(features, Bounds(distance=4, mean=2.5, most=9))
+
+    assert [(row["cluster"], row["key"], row["difference"]) for row in found] == [
+        ("c", "a", 4.0), ("c", "b", 2.0), ("c", "c", 0.0),
+    ]  # fmt: skip
+
+
+def test_the_hash_sees_colour_and_place_and_not_compression():
+    def bits(left, right):
+        values = (np.frombuffer(hash_picture(one), np.uint8) for one in (left, right))
+        return int(np.bitwise_count(np.bitwise_xor(*values)).sum())
+
+    def circle(colour, place):
+        canvas = Image.new("RGB", (64, 64), (243, 243, 243))
+        canvas.paste(colour, (place, place, place + 24, place + 24))
+        return canvas
+
+    red, green = circle((220, 40, 40), 10), circle((40, 165, 60), 10)
+    assert bits(red, green) > 16
+    assert bits(red, circle((220, 40, 40), 30)) > 16
+    rng = random.Random(2)
+    for pair in random_pairs(40, seed=5):
+        copy = decode(files.again(pair.picture, rng).content)
+        assert bits(pair.picture, copy) <= 16
+
+
+def test_two_drawings_of_one_scene_are_two_pictures(tmp_path):
+    rng = random.Random(9)
+    scene = random_scene(rng)
+    drawings = [saved(draw(scene, rng, 64)) for _ in range(40)]
+    found, _ = run(tmp_path, [make_sample(f"{n}", d) for n, d in enumerate(drawings)], 1)
+
+    assert found.kept.records >= 39

@@ -1,0 +1,69 @@
+"""Near pairs: exactly those that comparing all with all finds, whatever the hashes are like."""
+
+import numpy as np
+import pytest
+
+from tasks.near_pairs import near_pairs
+
+
+def slowly(hashes, distance):
+    bits = np.unpackbits(hashes, axis=1).astype(int)
+    apart = (bits[:, None] != bits[None]).sum(-1)
+    left, right = np.nonzero(np.triu(apart <= distance, 1))
+    return sorted(zip(left.tolist(), right.tolist(), strict=True))
+
+
+def quickly(hashes, distance):
+    return sorted(
+        pair
+        for left, right in near_pairs(hashes, distance)
+        for pair in zip(left.tolist(), right.tolist(), strict=True)
+    )
+
+
+def spread(rng, count, size):
+    """Random hashes, a third of them near another one."""
+    hashes = rng.integers(0, 256, (count, size), dtype=np.uint8)
+    for one in range(0, count - 1, 3):
+        hashes[one + 1] = hashes[one]
+        for _ in range(rng.integers(0, 14)):
+            hashes[one + 1, rng.integers(size)] ^= 1 << rng.integers(8)
+    return hashes
+
+
+def flat(rng, count, size):
+    """Hashes that are nearly all zeros, as those of drawings on one colour."""
+    bits = rng.random((count, size * 8)) < 0.02
+    return np.packbits(bits, axis=1)
+
+
+@pytest.mark.parametrize("make", [spread, flat])
+@pytest.mark.parametrize("size", [8, 32])
+@pytest.mark.parametrize("distance", [0, 1, 5, 16])
+def test_each_pair_is_found_once(make, size, distance):
+    hashes = make(np.random.default_rng(distance), 250, size)
+
+    assert quickly(hashes, distance) == slowly(hashes, distance)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_few_hashes(count):
+    assert len(quickly(np.zeros((count, 32), dtype=np.uint8), 3)) == count // 2
+
+
+def test_equal_hashes_are_all_pairs():
+    assert len(quickly(np.full((60, 32), 7, dtype=np.uint8), 2)) == 60 * 59 // 2
+
+
+@pytest.mark.parametrize("distance", [-1, 256])
+def test_a_distance_beyond_the_bits_is_refused(distance):
+    with pytest.raises(ValueError, match="is not between 0 and 255"):
+        quickly(np.zeros((3, 32), dtype=np.uint8), distance)
+
+
+def test_a_hundred_thousand_hashes_take_seconds():
+    rng = np.random.default_rng(0)
+    hashes = rng.integers(0, 256, (100_000, 32), dtype=np.uint8)
+    hashes[:1000] = hashes[50_000:51_000]
+
+    assert len(quickly(hashes, 8)) == 1000
