@@ -12,6 +12,7 @@ import itertools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -71,18 +72,21 @@ class Collection:
     _table: UrlTable = field(init=False)
     _journal: JournalReader = field(init=False)
     _gateway: RunningGateway = field(init=False)
+    _rows_before: int = field(init=False)
+    _open: ExitStack = field(init=False)
 
     def __enter__(self) -> Self:
-        self._table = UrlTable(self.config.table, write=True)
-        self._journal = JournalReader(self.config.journal)
-        self._gateway = RunningGateway(self.config, self.log / "gateway.log")
-        self._started_at = self._journal.rows()
+        with ExitStack() as stack:
+            self._table = stack.enter_context(UrlTable(self.config.table, write=True))
+            self._journal = stack.enter_context(JournalReader(self.config.journal))
+            running = RunningGateway(self.config, self.log / "gateway.log")
+            self._gateway = stack.enter_context(running)
+            self._rows_before = self._journal.rows()
+            self._open = stack.pop_all()
         return self
 
     def __exit__(self, *failure: object) -> None:
-        self._gateway.__exit__()
-        self._journal.__exit__()
-        self._table.close()
+        self._open.close()
 
     def want(self, chunk: str, urls: Mapping[str, str]) -> None:
         """Note the URLs, by key, that a chunk wants; their bytes are kept until it is released."""
@@ -162,7 +166,7 @@ class Collection:
             ended = self._journal.rows()
             if ended != last:
                 last, since = ended, time.monotonic()
-                self.watch(ended - self._started_at)
+                self.watch(ended - self._rows_before)
             if time.monotonic() - since > _STALL:
                 return
 
@@ -180,6 +184,7 @@ class Collection:
         return (
             f"img2dataset brought nothing in {_IDLE_ROUNDS} rounds while {pending} URLs have no"
             f" outcome; its last words:\n{tail(self.log / 'img2dataset.log')}"
+            f"\nand the gateway's:\n{tail(self._gateway.process.log)}"
         )
 
 

@@ -1,9 +1,9 @@
 """A small CLIP that ranks pictures: how well does a picture match a caption?
 
-An open_clip model (Radford et al., arXiv 2103.00020) built from declared sizes: a vision transformer
-over patches and a causal text transformer over the tokens of our own text tokenizer, trained with
-the symmetric contrastive loss. It differs from the paper in one point: captions of the web repeat, so
-a pair whose caption equals another's in the batch is not that other's negative.
+An open_clip model (Radford et al., arXiv 2103.00020) built from declared sizes: a vision
+transformer over patches and a causal text transformer over the tokens of our own text tokenizer,
+trained with the symmetric contrastive loss. It differs from the paper in one point: captions of the
+web repeat, so a pair whose caption equals another's in the batch is not that other's negative.
 
 Shapes: B pairs, L tokens a caption (-1 after the last), D features.
 """

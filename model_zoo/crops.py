@@ -1,9 +1,10 @@
 """Random crops of stored pictures: what a network of pictures sees in an epoch.
 
-Files are safetensors with "images" uint8 [N, 3, R, R] and any further tensors [N, ...] that belong to them.
-The augmentation is that of DALL-E's appendix A: the picture is resized to a random side t by area, then a
-random square is cut out. Resizing by area means that each new pixel is the mean of the old ones under it,
-edges counted by the part that lies under it; it is a matrix product along each axis, and so is cutting.
+Files are safetensors with "images" uint8 [N, 3, R, R] and any further tensors [N, ...] that belong
+to them. The augmentation is that of DALL-E's appendix A: the picture is resized to a random side t
+by area, then a random square is cut out. Resizing by area means that each new pixel is the mean of
+the old ones under it, those at its edges counted by the part that lies under it; it is a matrix
+product along each axis, and so is cutting.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ def random_crop(image: Tensor, side: int, crops: CropConfig, random: np.random.G
     """
     stored = image.shape[-1]
     if stored < side:
-        raise ValueError(f"pictures are stored at {stored} pixels a side, crops need {side} or more")
+        raise ValueError(
+            f"pictures are stored at {stored} pixels a side, crops need {side} or more"
+        )
     least, most = (min(stored, round(bound * side)) for bound in (crops.smallest, crops.largest))
     resized = int(random.integers(least, most + 1))
     top, left = random.integers(0, resized - side + 1, size=2)

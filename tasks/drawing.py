@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from model_zoo.generators import AS_IN_PAPER, Sampling
 from tasks.candidates import CandidateSet, Prompt, PromptCandidates
@@ -92,6 +93,8 @@ def draw_to_folder(
 ) -> list[Path]:
     """Draw a prompt into a folder: `1.png` is the best picture, `sheet.png` shows all kept.
 
+    Each picture's file says in its text fields which prompt and seed made it, and its score.
+
     Returns:
         The pictures' paths, best first, and then the sheet's.
 
@@ -102,7 +105,7 @@ def draw_to_folder(
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{place}.png" for place in range(1, len(drawn) + 1)]
     for path, one in zip(paths, drawn, strict=True):
-        one.picture.save(path)
+        one.picture.save(path, pnginfo=_label(prompt, one))
     cells = [
         Cell(np.asarray(one.picture).transpose(2, 0, 1), note=f"{one.score:.3f}") for one in drawn
     ]
@@ -110,6 +113,13 @@ def draw_to_folder(
     sheet = folder / "sheet.png"
     draw_sheet(title, [Row(prompt, cells)], side=128).save(sheet)
     return [*paths, sheet]
+
+
+def _label(prompt: str, drawn: Drawn) -> PngInfo:
+    label = PngInfo()
+    for name, value in (("prompt", prompt), ("seed", drawn.seed), ("score", drawn.score)):
+        label.add_itxt(name, str(value))
+    return label
 
 
 def _best(ranked: PromptCandidates, keep: int) -> list[Drawn]:

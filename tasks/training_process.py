@@ -47,6 +47,8 @@ class NetworkChoice(StageParams):
     config: dict[str, Any] = Field(default_factory=dict, validate_default=True)
     processes: int = operational(1, gt=0)
     """Processes that share each batch; one a GPU."""
+    patience: float = operational(1800.0, gt=0)
+    """Seconds without a sign of progress after which a training counts as hung, and is ended."""
 
     from_inputs: ClassVar[Mapping[str, int]] = {}
     """Sizes that the stage fills in, each with a value to check the rest of `config` by."""
@@ -135,9 +137,10 @@ def train_network(
     Raises:
         PermanentError: if the worker says why it cannot train.
         ProcessFailed: if it fails otherwise; the message holds the end of its log.
+        TimeoutError: if it does nothing for longer than `patience`.
     """
     folder = work.scratch / "training"
-    kept = work.state / FROZEN / "checkpoints"
+    kept = work.state / FROZEN / _folder_name(choice, training)
     run = RunConfig(
         network=choice.network, config=dict(config), files=tuple(files), training=training,
         checkpoints=folder / "checkpoints", output=folder / f"{choice.network}.safetensors",
@@ -150,13 +153,21 @@ def train_network(
     environment = worker_environment(work.environment.cores, choice.processes)
     command = worker_command(path, choice.processes)
     with start_guarded(command, log=folder / "log.txt", env=environment) as worker:
+        signs = Signs(choice.patience)
         for running in _watch(worker):
             done = complete_checkpoints(run.checkpoints)
             progress.read()  # before it is kept, so that no step before a checkpoint lacks its line
             if done and _keep(done[-1], kept) and running:
                 work.save_state()
+            signs.look(worker, (progress.step, done))
         _check(worker)
     return run.output
+
+
+def _folder_name(choice: NetworkChoice, training: TrainingConfig) -> str:
+    # DeepSpeed's checkpoints are only good for the number of processes that wrote them.
+    sharded = training.engine == "deepspeed"
+    return f"checkpoints-{choice.processes}" if sharded else "checkpoints"
 
 
 def worker_command(run: Path, processes: int) -> list[str]:
@@ -175,6 +186,29 @@ def worker_environment(cores: int, processes: int) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": threads}
 
 
+class Signs:
+    """Notices a worker that hangs: nothing about it changes any more."""
+
+    def __init__(self, patience: float) -> None:
+        self.patience = patience
+        self._last: Any = None
+        self._since = time.monotonic()
+
+    def look(self, worker: Guarded, sign: Any) -> None:
+        """Compare what is to be seen of the worker with what was seen before.
+
+        Raises:
+            TimeoutError: if it has been the same for longer than patience.
+        """
+        if sign != self._last:
+            self._last, self._since = sign, time.monotonic()
+        elif time.monotonic() - self._since > self.patience:
+            raise TimeoutError(
+                f"training: no sign of progress for {self.patience:.0f} s (patience); its last"
+                f" words:\n{tail(worker.log)}"
+            )
+
+
 class Progress:
     """Passes what the worker says on to those who watch, each step of a metric once.
 
@@ -186,13 +220,14 @@ class Progress:
         self.path = run.progress
         self.total = run.training.steps
         self.work = work
+        self.step = 0
         self._position = 0
         self._known = {(entry["name"], entry["step"]) for entry in work.metrics()}
 
     def read(self) -> None:
         """Pass on the lines that are new and whole."""
         for entry in self._lines():
-            step = entry["step"]
+            self.step = step = entry["step"]
             values = {"loss": entry["loss"], **entry["metrics"]}
             values["tokens_per_second"] = entry["tokens_per_second"]
             for name, value in values.items():

@@ -35,12 +35,14 @@ def usual(picture: Image.Image, rng: random.Random) -> File:
     return _saved(picture, extension, quality=rng.randint(86, 95))
 
 
-def again(picture: Image.Image, rng: random.Random) -> File:
-    """The same picture as another site would show it: compressed again, or a little resized."""
-    way = rng.randrange(3)
-    if way == 0:
+def again(picture: Image.Image, rng: random.Random, way: int) -> File:
+    """The same picture as another site would show it: compressed again, or a little resized.
+
+    Three `way`s in turn, so that the copies of one picture are all different files.
+    """
+    if way % 3 == 0:
         return _saved(picture, "jpg", quality=rng.randint(75, 88))
-    if way == 1:
+    if way % 3 == 1:
         return _saved(picture, "webp", quality=rng.randint(75, 88))
     side = round(picture.width * rng.choice((0.9, 1.1, 1.25)))
     resized = picture.resize((side, side), Image.Resampling.LANCZOS)

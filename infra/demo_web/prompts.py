@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +14,16 @@ PROMPTS_FILE = "prompts.json"
 Prompt = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class PromptCounts:
-    """How many prompts of each sort; all 30 held-out scenes of one thing are always there."""
-
-    pairings: int = 20
-    combinations: int = 10
-    seen_one: int = 20
-    seen_two: int = 12
+# All 30 held-out scenes of one thing are asked for, and so many of the other sorts.
+PAIRINGS, COMBINATIONS, SEEN_ONE, SEEN_TWO = 20, 10, 20, 12
 
 
-def scene_prompts(seed: int, counts: PromptCounts | None = None) -> dict[str, list[Prompt]]:
+def scene_prompts(seed: int) -> dict[str, list[Prompt]]:
     """Prompts by sort: held_out_one, held_out_two, seen_one, seen_two.
 
     Each is {"prompt", "scene", "why"}; `why` says what of it never occurs in training:
     "combination" (a colour with a shape), "pairing" (two things together), or "" (it does occur).
     """
-    counts = counts or PromptCounts()
     rng = random.Random(f"prompts/{seed}")
     one = [scene for scene in all_scenes(1) if is_held_out(scene)]
     two = list(all_scenes(2))
@@ -40,11 +32,11 @@ def scene_prompts(seed: int, counts: PromptCounts | None = None) -> dict[str, li
     return {
         "held_out_one": _prompts(rng.sample(one, len(one)), rng),
         "held_out_two": _prompts(
-            rng.sample(pairings, counts.pairings) + rng.sample(combinations, counts.combinations),
+            rng.sample(pairings, PAIRINGS) + rng.sample(combinations, COMBINATIONS),
             rng,
         ),
-        "seen_one": _prompts(_seen(1, counts.seen_one, rng), rng),
-        "seen_two": _prompts(_seen(2, counts.seen_two, rng), rng),
+        "seen_one": _prompts(_seen(1, SEEN_ONE, rng), rng),
+        "seen_two": _prompts(_seen(2, SEEN_TWO, rng), rng),
     }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from PIL import ImageChops
+
 from infra.demo_web import files
 from infra.demo_web.drawing import random_scene
 from infra.demo_web.items import Item, Maker
@@ -76,7 +78,8 @@ def _exact_duplicates(maker: Maker) -> list[Item]:
 
 def _near_duplicates(maker: Maker) -> list[Item]:
     subject = maker.some()
-    copies = [files.again(subject.picture, maker.rng) for _ in range(_group_size(maker) - 1)]
+    ways = range(maker.index, maker.index + _group_size(maker) - 1)
+    copies = [files.again(subject.picture, maker.rng, way) for way in ways]
     return _group(maker, subject, [files.usual(subject.picture, maker.rng), *copies])
 
 
@@ -166,10 +169,10 @@ def _bomb(maker: Maker) -> list[Item]:
 
 
 def _animated(maker: Maker) -> list[Item]:
-    first, second = maker.some(), maker.some()
+    subject = maker.some()
     extension = ("gif", "webp")[maker.index % 2]
-    frame = second.picture.resize(first.picture.size)
-    return [maker.item(first, files.animated(first.picture, frame, extension), detail=extension)]
+    file = files.animated(subject.picture, ImageChops.invert(subject.picture), extension)
+    return [maker.item(subject, file, detail=extension)]
 
 
 def _missing(maker: Maker) -> list[Item]:

@@ -94,7 +94,7 @@ def failures_named(trail: Attempt) -> Any:
         unknown = error.os_error.errno in _NO_SUCH_NAME
         detail = "the name does not exist" if unknown else "the name could not be resolved"
         raise _refused(Outcome.DNS_ERROR, detail, error, permanent=unknown) from error
-    except aiohttp.InvalidURL as error:
+    except (aiohttp.InvalidURL, ValueError) as error:  # a name that IDNA cannot write, and the like
         raise _refused(Outcome.BAD_URL, "no URL that can be requested", error) from error
     except TimeoutError as error:
         raise _refused(Outcome.TIMEOUT, "no answer in time", error) from error

@@ -47,10 +47,13 @@ class DrawingModel(PythonModel):
         self._artist = getattr(importlib.import_module(module), name).load(folder)
 
     def predict(
-        self, context: PythonModelContext, model_input: Any, params: dict[str, Any] | None = None
+        self,
+        context: PythonModelContext,
+        model_input: pd.DataFrame,  # MLflow makes one of a list of texts
+        params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
         """Draw; see the class."""
-        prompts = [str(prompt) for prompt in pd.DataFrame(model_input).iloc[:, 0]]
+        prompts = [str(prompt) for prompt in model_input.iloc[:, 0]]
         drawn = self._artist.draw(prompts, **(params or {}))
         rows = [
             (prompt, rank, one.score, one.seed, _png(one.picture))

@@ -149,7 +149,7 @@ class Registry:
         if alias:
             found = self.aliased(name, alias)
         else:
-            found = next((one for one in versions if one.version == number), None)
+            found = next((one for one in versions if str(one.version) == number), None)
         if found is None:
             raise PermanentError(f"{reference}: there is no such model; {self._offer(name)}")
         return found

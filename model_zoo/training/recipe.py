@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -58,4 +58,13 @@ class Recipe(Protocol):
 
     def decay(self, name: str, parameter: nn.Parameter) -> bool:
         """Whether weight decay applies to a parameter (`name` as in `named_parameters`)."""
+        ...
+
+
+@runtime_checkable
+class StartsFromData(Protocol):
+    """A recipe whose network takes its first weights from the data."""
+
+    def start_from_data(self, dataset: Dataset, seed: int) -> None:
+        """Change the network's weights before the first update; alike in every process."""
         ...

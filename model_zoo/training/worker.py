@@ -26,6 +26,7 @@ from model_zoo.training.loop import Training
 from model_zoo.training.order import Order
 from model_zoo.training.precision import set_precision
 from model_zoo.training.processes import Processes
+from model_zoo.training.recipe import StartsFromData
 from model_zoo.weights import build_recipe, save_weights
 
 STOPPED = 128 + signal.SIGTERM
@@ -60,6 +61,8 @@ def prepare(run: RunConfig, processes: Processes) -> Training:
     recipe = build_recipe(run.network, run.config)
     set_precision(recipe.network, config.precision)
     dataset = recipe.dataset(run.files, config.seed)
+    if isinstance(recipe, StartsFromData):
+        recipe.start_from_data(dataset, config.seed)
     order = Order(dataset, config.batch_size, config.seed, processes.rank, processes.size)
     engine = build_engine(recipe, config, processes)
     return Training(run, processes, engine, order, recipe.tokens)

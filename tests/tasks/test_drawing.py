@@ -91,6 +91,8 @@ def test_a_folder_gets_the_pictures_and_a_sheet(folder: Path, tmp_path: Path) ->
     best = Artist.load(folder).draw(PROMPTS[:1], 4, 1, 0)[0][0]
     with Image.open(paths[0]) as picture:
         np.testing.assert_array_equal(np.asarray(picture), np.asarray(best.picture))
+        said = {"prompt": PROMPTS[0], "seed": str(best.seed), "score": str(best.score)}
+        assert picture.info == said
     assert paths[2].stat().st_size > 0
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
-import pickletools
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +95,7 @@ class Home:
         work = Work.local(
             self.folder,
             inputs={name: ref(one) for name, one in manifests.items()},
-            listen=lambda event: self._listen(event),
+            listen=self._listen,
         )
         arguments: Mapping[str, Artifact] = {
             name: one.outputs["output"].artifact() for name, one in manifests.items()
@@ -114,16 +113,30 @@ class Home:
 
 
 @pytest.fixture
+def light(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models of one small file, for tests that are not about what is in them."""
+
+    def write(folder: Path, *arguments: Any) -> dict[str, Path]:
+        folder.mkdir()
+        (folder / "MLmodel").write_text("flavors: {}")
+        return {"MLmodel": folder / "MLmodel"}
+
+    monkeypatch.setattr("tasks.register_model.write_model_folder", write)
+
+
+@pytest.fixture
 def home(tmp_path: Path, trained: Path) -> Home:
     return Home(tmp_path / "home", trained)
 
 
+@pytest.mark.usefixtures("light")
 def test_the_first_that_meets_the_bound_is_champion(home: Home) -> None:
     said = home.register(home.evaluated(0.7))
     assert "tiny version 1 is champion: held_out/right 0.7 meets the bound 0.5" in said
     assert home.aliases() == {"candidate": 1, "champion": 1}
 
 
+@pytest.mark.usefixtures("light")
 def test_below_the_bound_it_stays_candidate(home: Home) -> None:
     said = home.register(home.evaluated(0.4))
     assert said.endswith("is candidate: held_out/right 0.4 is not up to the bound 0.5")
@@ -140,15 +153,16 @@ def test_registering_the_same_chain_again_changes_nothing(home: Home) -> None:
     assert home.client.get_model_version("tiny", "1").tags == before.tags
 
 
+@pytest.mark.usefixtures("light")
 def test_a_champion_gives_way_only_to_a_better_one(home: Home) -> None:
     home.register(home.evaluated(0.7))
     assert "no better than 0.7 of version 1" in home.register(home.evaluated(0.65))
-    assert "no better than 0.69 of" not in home.said[-1]
     assert home.aliases() == {"candidate": 2, "champion": 1}
     assert "better than 0.7 of version 1" in home.register(home.evaluated(0.8))
     assert home.aliases() == {"candidate": 3, "champion": 3}
 
 
+@pytest.mark.usefixtures("light")
 def test_less_may_be_better(home: Home) -> None:
     params = RegisterParams(name="tiny", metric="held_out/right", bound=0.9, higher_is_better=False)
     home.register(home.evaluated(0.7), params)
@@ -157,14 +171,13 @@ def test_less_may_be_better(home: Home) -> None:
     assert home.aliases() == {"candidate": 3, "champion": 3}
 
 
+@pytest.mark.usefixtures("light")
 def test_measures_of_two_evaluators_are_not_compared(home: Home) -> None:
     other = {"name": "another checker", "digest": "d" * 64}
     home.register(home.evaluated(0.7))
     # It has the contents of the champion, which other evaluators may measure as well.
     said = home.register(home.evaluated(0.6, evaluator=other))
     assert "no better than 0.6 of version 1" in said
-    other_prior = manifest("prior", {"output": home.part("prior").outputs["output"].artifact()})
-    assert other_prior.provenance == home.part("prior").provenance
     third = {"name": "a third", "digest": "e" * 64}
     registration = home.registry.registration(home.client.get_model_version("tiny", "2"))
     changed = registration.model_copy(
@@ -212,6 +225,7 @@ def test_an_evaluation_of_another_model_is_refused(home: Home) -> None:
         home.register(evaluation)
 
 
+@pytest.mark.usefixtures("light")
 def test_two_that_promote_at_once_do_not_both_win(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,9 +248,8 @@ def test_two_that_promote_at_once_do_not_both_win(
 
     monkeypatch.setattr(Registry, "_take_ticket", meanwhile)
     verdict = Registry(home.uri, home.store).promote(worse, gate)
-    assert verdict == Verdict(
-        False, "held_out/right 0.7 is no better than 0.8 of version 3 of tiny"
-    )
+    because = "held_out/right 0.7 is no better than 0.8 of version 3 of tiny"
+    assert verdict == Verdict(champion=False, because=because)
     assert home.aliases()["champion"] == 3
 
 
@@ -284,12 +297,17 @@ def test_the_model_draws_in_a_fresh_process_as_tapir_draws(home: Home) -> None:
 
 def test_nothing_in_the_model_is_pickled(home: Home) -> None:
     home.register(home.evaluated(0.7))
-    folder = home.registry.folder(home.registry.find("models:/tiny/1"))
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} == {"", ".json", ".py", ".safetensors", ".txt", ".yaml"}
-    for path in files:
-        with pytest.raises((ValueError, UnicodeDecodeError)):
-            list(pickletools.genops(path.read_bytes()))
+    version = home.registry.find("models:/tiny/1")
+    names = set(home.registry.registration(version).files)
+    weights = {path for path in names if path.endswith((".safetensors", "text_tokenizer.json"))}
+    assert {Path(path).name for path in weights} == {
+        "prior.safetensors", "image_tokenizer.safetensors", "ranker.safetensors",
+        "text_tokenizer.json",
+    }  # fmt: skip
+    code = {path for path in names if path.endswith(".py")}
+    assert {"drawing_model.py", "code/tasks/drawing.py", "code/model_zoo/dalle.py"} <= code
+    about = {"MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt"}
+    assert names - weights - code - about == {"artifacts/model/model.json"}
 
 
 def test_altered_weights_are_not_loaded_and_verify_names_them(home: Home) -> None:
@@ -308,6 +326,7 @@ def test_altered_weights_are_not_loaded_and_verify_names_them(home: Home) -> Non
     assert "ranker.safetensors is altered" in done.stderr
 
 
+@pytest.mark.usefixtures("light")
 def test_a_model_is_traced_to_all_that_it_was_made_from(home: Home) -> None:
     home.register(home.evaluated(0.7))
     found = chain(home.store, resolve(home.store, "models:/tiny@champion", home.uri))
@@ -320,6 +339,7 @@ def test_a_model_is_traced_to_all_that_it_was_made_from(home: Home) -> None:
     assert "version 1 of tiny (candidate, champion), from shapes" in render(found)
 
 
+@pytest.mark.usefixtures("light")
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -335,33 +355,33 @@ def test_a_model_that_is_not_there_is_said(home: Home, text: str, message: str) 
         resolve(home.store, text, home.uri)
 
 
+@pytest.mark.usefixtures("light")
 def test_killed_between_any_two_steps_and_run_again_gives_one_version(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluation = home.evaluated(0.7)
-    for step in ("_ensure", "_ensure_files", "_ensure_name", "_move", "_take_ticket"):
-        original = getattr(Registry, step)
+    for step in ("_ensure_files", "_ensure_name", "_ensure", "_move", "_take_ticket"):
         for after in (False, True):
-
-            def dies(
-                self: Registry, *arguments: Any, after: bool = after, f: Any = original
-            ) -> Any:
-                if after:
-                    f(self, *arguments)
-                raise KeyboardInterrupt
-
-            monkeypatch.setattr(Registry, step, dies)
-            with pytest.raises(KeyboardInterrupt):
-                home.register(evaluation)
-            monkeypatch.setattr(Registry, step, original)
-            if step == "_take_ticket":
-                break
+            with monkeypatch.context() as patched:
+                patched.setattr(Registry, step, _dying(getattr(Registry, step), after))
+                with pytest.raises(KeyboardInterrupt):
+                    home.register(evaluation)
     home.register(evaluation)
     assert home.aliases() == {"candidate": 1, "champion": 1}
     assert len(home.client.search_model_versions("name = 'tiny'")) == 1
     assert verify(home.store, resolve(home.store, "models:/tiny/1", home.uri)) == []
 
 
+def _dying(function: Callable[..., Any], after: bool) -> Callable[..., Any]:
+    def dies(*arguments: Any) -> None:
+        if after:
+            function(*arguments)
+        raise KeyboardInterrupt
+
+    return dies
+
+
+@pytest.mark.usefixtures("light")
 def test_a_lost_registry_is_rebuilt_with_versions_aliases_and_files(home: Home) -> None:
     home.register(home.evaluated(0.7))
     home.register(home.evaluated(0.6))

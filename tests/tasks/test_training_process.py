@@ -176,6 +176,21 @@ def test_what_the_worker_says_is_wrong_is_said_and_not_tried_again(tmp_path: Pat
         train_network(params, params.training, config, [pairs], work)
 
 
+def test_a_worker_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = ["bash", "-c", "echo waiting for the others; sleep 60"]
+    monkeypatch.setattr(training_process, "worker_command", lambda *_: waiting)
+    params = _params().model_copy(update={"patience": 0.5})
+    began = time.monotonic()
+    with pytest.raises(TimeoutError, match="(?s)no sign of progress.*waiting for the others"):
+        _train(params, Work.local(tmp_path), _pairs(tmp_path))
+    assert time.monotonic() - began < 20
+    assert not any("sleep" in one.name() for one in _below())
+
+
+def _below() -> list[psutil.Process]:
+    return [one for one in psutil.Process().children(recursive=True) if one.status() != "zombie"]
+
+
 def test_several_processes_train_together(tmp_path: Path) -> None:
     params = _params(steps=2, engine="deepspeed").model_copy(update={"processes": 2})
     work = Work.local(tmp_path)

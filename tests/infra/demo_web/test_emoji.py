@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import matplotlib
 import numpy as np
 import pytest
+from PIL import Image
 
 from infra.demo_web.emoji import (
     DEFAULT_FONT,
@@ -19,6 +22,7 @@ from infra.demo_web.emoji import (
 )
 from infra.demo_web.kinds import Expected, Kind
 from infra.demo_web.make import make_site
+from infra.demo_web.site import read_site
 from infra.demo_web.truth import read_truth
 
 # A font of outlines that comes with a library which is there anyway.
@@ -107,6 +111,12 @@ def test_the_site_shows_each_emoji_once_and_holds_some_out(tmp_path):
             groups.setdefault(row.caption, set()).add(row.group or row.image_url)
     assert all(len(owners) == 1 for owners in groups.values())
     assert not set(groups) & {row.caption for row in shown}
+    pages = read_site(tmp_path / "emoji")
+    for row in rows:
+        if row.kind is Kind.ANIMATED:
+            parts = urlsplit(row.image_url)
+            route = pages.routes[parts.netloc, parts._replace(scheme="", netloc="").geturl()]
+            assert Image.open(io.BytesIO(pages.body(route))).n_frames == 2
     prompts = json.loads((tmp_path / "emoji/prompts.json").read_text())
     assert len(prompts["held_out"]) == len(prompts["seen"]) == 20
     assert summary.images[Kind.SKIN_TONE] > 500

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import subprocess
 import sys
@@ -12,9 +13,11 @@ from urllib.parse import urljoin, urlsplit
 
 import pytest
 from bs4 import BeautifulSoup
+from PIL import Image
 from warcio.archiveiterator import ArchiveIterator
 
 from infra.demo_web.__main__ import main
+from infra.demo_web.first_words import FIRST
 from infra.demo_web.kinds import RULES, Expected, Kind, Policy, amounts
 from infra.demo_web.make import make_site
 from infra.demo_web.site import read_site
@@ -22,6 +25,7 @@ from infra.demo_web.truth import read_truth
 from schemas.scene import HELD_OUT, Scene, is_held_out, parse_caption
 
 ROOT = Path(__file__).parents[3]
+HOSTS = FIRST.hosts.names()
 
 
 def digests(folder):
@@ -135,6 +139,21 @@ def test_pages_that_forbid_ai_say_so_and_no_others(site):
         said = b"noai" in body or b"tdm-reservation" in body
         said = said or bool({"X-Robots-Tag", "tdm-reservation"} & set(headers))
         assert said == (url in forbidden)
+
+
+def test_dirt_is_what_it_says(site):
+    pages = read_site(site)
+    groups = defaultdict(list)
+    for row in read_truth(site):
+        parts = urlsplit(row.image_url)
+        path = parts.path + (f"?{parts.query}" if parts.query else "")
+        body = pages.body(pages.routes[parts.netloc, path]) if parts.netloc in HOSTS else b""
+        if row.kind is Kind.ANIMATED:
+            assert Image.open(io.BytesIO(body)).n_frames == 2
+        if row.group is not None:
+            groups[row.kind, row.group].append(body)
+    for (kind, _), bodies in groups.items():
+        assert len(set(bodies)) == (1 if kind is Kind.EXACT_DUPLICATE else len(bodies))
 
 
 def test_encodings_differ_from_page_to_page(site):
