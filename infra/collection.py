@@ -33,7 +33,6 @@ _POLL = 0.5  # seconds
 _IDLE_ROUNDS = 3  # in a row that bring nothing; then something is wrong and nobody is helped
 _STALL = 300.0  # seconds in which not one request ends; longer than any bound of the gateway
 
-
 _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
 # As `infra.gateway.outcomes.Attempt`, which says what the columns mean.
 ATTEMPT_SCHEMA = pa.schema(
@@ -61,18 +60,15 @@ class Collection:
         settings: img2dataset's.
         longest_wait: seconds; what its host wants to be asked for only later is given up.
         log: folder of the two programs' logs.
-        watch: told how many requests have ended since the start, now and then.
     """
 
     config: GatewayConfig
     settings: Settings
     longest_wait: float
     log: Path
-    watch: Callable[[int], None] = lambda ended: None
     _table: UrlTable = field(init=False)
     _journal: JournalReader = field(init=False)
     _gateway: RunningGateway = field(init=False)
-    _rows_before: int = field(init=False)
     _open: ExitStack = field(init=False)
 
     def __enter__(self) -> Self:
@@ -81,7 +77,6 @@ class Collection:
             self._journal = stack.enter_context(JournalReader(self.config.journal))
             running = RunningGateway(self.config, self.log / "gateway.log")
             self._gateway = stack.enter_context(running)
-            self._rows_before = self._journal.rows()
             self._open = stack.pop_all()
         return self
 
@@ -105,18 +100,21 @@ class Collection:
         """How many URLs stand at each outcome, and `requests`."""
         return self._journal.counts()
 
-    def fetch(self, urls: Mapping[str, str], scratch: Path) -> Fetched:
+    def fetch(
+        self, urls: Mapping[str, str], scratch: Path, watch: Callable[[int], None]
+    ) -> Fetched:
         """Settle every URL: an image whose bytes are here, or an outcome that stands.
 
         Args:
             urls: by key; each is wanted by some chunk.
             scratch: folder for img2dataset's output, in which the results lie.
+            watch: told how many requests have ended, now and then.
 
         Raises:
             ProcessFailed: if the gateway ends, or img2dataset brings nothing time after time.
         """
         results: dict[str, Result] = {}
-        idle, before = 0, (-1, -1)
+        idle, before, start = 0, (-1, -1), self._journal.rows()
         for number in itertools.count():
             standing = self._journal.standing(list(urls))
             pending = [key for key in urls if not self._is_settled(key, standing, results)]
@@ -128,7 +126,8 @@ class Collection:
                 raise ProcessFailed(self._complaint(len(pending)))
             self._wait_until_due(pending, standing)
             folder = scratch / f"round-{number:03d}"
-            self._ask(interleaved((key, urls[key]) for key in pending), folder)
+            keys = interleaved((key, urls[key]) for key in pending)
+            self._ask(keys, folder, lambda rows: watch(rows - start))
             results.update(self._results(folder))
         raise AssertionError("unreachable: the rounds do not end by themselves")
 
@@ -152,13 +151,13 @@ class Collection:
             self._require_gateway()
             time.sleep(min(_POLL, left))
 
-    def _ask(self, keys: Sequence[str], folder: Path) -> None:
+    def _ask(self, keys: Sequence[str], folder: Path, watch: Callable[[int], None]) -> None:
         urls = [self._gateway.url(key) for key in keys]
         log = self.log / "img2dataset.log"
         with start_img2dataset(urls, folder, self.settings, log) as process:
-            self._wait_for(process)
+            self._wait_for(process, watch)
 
-    def _wait_for(self, process: Guarded) -> None:
+    def _wait_for(self, process: Guarded, watch: Callable[[int], None]) -> None:
         """Wait until img2dataset ends, well or not; what it did not bring is asked for again."""
         last, since = -1, time.monotonic()
         while not process.ends_within(_POLL):
@@ -166,7 +165,7 @@ class Collection:
             ended = self._journal.rows()
             if ended != last:
                 last, since = ended, time.monotonic()
-                self.watch(ended - self._rows_before)
+                watch(ended)
             if time.monotonic() - since > _STALL:
                 return
 

@@ -8,7 +8,6 @@ that equal images have equal hashes. Every pair ends in exactly one of images or
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,12 +80,7 @@ class Downloaded(NamedTuple):
 def download_images(pairs: PairTable, params: DownloadParams, work: Work) -> Downloaded:
     """Fetch the image of every pair."""
     chunks = work.map(split_pairs, pairs.units, size=params.chunk).units("chunks")
-    total = sum(chunk.records or 0 for chunk in chunks)
-
-    def watch(ended: int) -> None:
-        work.progress(min(ended, total), total, "images")
-
-    with open_collection(params, work, watch) as collection:
+    with open_collection(params, work) as collection:
         downloads = Downloads(STAGE, collection, chunks, params.identity(), params.batch, work)
         made = [downloads.make(chunk) for chunk in chunks]
         _keep_attempts(collection, work)
@@ -115,7 +109,7 @@ def split_pairs(unit: Unit, shard: ShardWork, size: int) -> None:
         shard.add("chunks", shard.scratch / name, name, rows)
 
 
-def open_collection(params: DownloadParams, work: Work, watch: Callable[[int], None]) -> Collection:
+def open_collection(params: DownloadParams, work: Work) -> Collection:
     """The collection of this stage; its journal and its bodies lie in the stage's state."""
     folder = work.state / "collection"
     folder.mkdir(exist_ok=True)
@@ -141,7 +135,7 @@ def open_collection(params: DownloadParams, work: Work, watch: Callable[[int], N
         resize_mode=params.resize_mode,
         image_size=params.image_size,
     )
-    return Collection(config, settings, params.longest_wait, folder, watch)
+    return Collection(config, settings, params.longest_wait, log=folder)
 
 
 def _keep_attempts(collection: Collection, work: Work) -> None:

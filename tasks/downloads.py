@@ -60,6 +60,8 @@ class Downloads:
             for chunk in chunks
             if not work.is_made(self.download, chunk, **self._config)
         }
+        self._pairs = sum(chunk.records or 0 for chunk in chunks)
+        self._done = 0  # pairs of chunks that are made
         self._fetched = Fetched({}, {})
         self._in_batch: set[str] = set()
         for chunk in self._missing.values():
@@ -75,6 +77,8 @@ class Downloads:
             # Only now is the shard in the store for good, so that nobody asks for the bytes again.
             self._collection.release(chunk.sha256)
             del self._missing[chunk.sha256]
+        self._done += chunk.records or 0
+        self._show(0)
         return made
 
     def download(self, unit: Unit, shard: ShardWork, identity: dict[str, Any]) -> None:
@@ -134,7 +138,11 @@ class Downloads:
             self._in_batch.add(one.sha256)
         folder = self._work.scratch / "batch"
         shutil.rmtree(folder, ignore_errors=True)  # of the batch before, which is written
-        self._fetched = self._collection.fetch(urls, folder)
+        self._fetched = self._collection.fetch(urls, folder, self._show)
+
+    def _show(self, ended: int) -> None:
+        # A URL that is asked for twice ends twice, so this runs a little ahead.
+        self._work.progress(min(self._done + ended, self._pairs), self._pairs, "images")
 
     def _urls(self, chunk: Unit) -> Mapping[str, str]:
         table = read_columns(self._work.fetch(chunk), PAIR_SCHEMA, ["image_url"])

@@ -7,6 +7,7 @@ import email.utils
 import hashlib
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC
 
 import aiohttp
 from yarl import URL
@@ -75,11 +76,21 @@ class Fetcher:
         return body
 
     async def _read_robots(self, url: URL) -> str | None:
-        async with self._answer(Attempt("", str(url), 1), image=False) as response:
-            if 400 <= response.status < 500 and response.status != 429:
-                return None
-            _check_status(response)
-            return (await read_start(response, _ROBOTS_BYTES)).decode("utf-8-sig", "replace")
+        trail = Attempt("", str(url), 1)
+        try:
+            async with self._answer(trail, image=False) as response:
+                if 400 <= response.status < 500 and response.status != 429:
+                    return None
+                _check_status(response)
+                return (await read_start(response, _ROBOTS_BYTES)).decode("utf-8-sig", "replace")
+        except Refused as refused:
+            if trail.status is None or refused.outcome is Outcome.RATE_LIMITED:
+                raise  # it is the host that cannot be asked, for this or for anything else
+            raise Refused(
+                Outcome.ROBOTS_UNAVAILABLE,
+                f"robots.txt could not be read ({refused.outcome}: {refused.detail})",
+                error=refused.error,
+            ) from refused
 
     @contextlib.asynccontextmanager
     async def _answer(
@@ -165,4 +176,6 @@ def retry_after(value: str | None) -> float | None:
         date = email.utils.parsedate_to_datetime(value.strip())
     except ValueError:
         return None
+    if date.tzinfo is None:  # "-0000": a time in UTC of which nothing more is said
+        date = date.replace(tzinfo=UTC)
     return max(0.0, date.timestamp() - time.time())

@@ -53,18 +53,20 @@ class Robots:
         """Do nothing if the URL may be requested.
 
         Raises:
-            Refused: ROBOTS_DISALLOWED, or ROBOTS_UNAVAILABLE if the rules cannot be read.
+            Refused: ROBOTS_DISALLOWED; if the rules cannot be read ROBOTS_UNAVAILABLE, or why
+                the host cannot be asked at all.
             Deferred: if the host wants to be left alone before it shows its rules.
         """
         rules = await self._rules(url.origin())
-        if rules.unreadable is not None:
-            cause = rules.unreadable
+        if (cause := rules.unreadable) is not None:
             if cause.outcome is Outcome.RATE_LIMITED and not isinstance(cause, GivenUp):
                 raise Deferred(cause.wait or 0.0)
+            # A copy: the one that is kept would gather the traceback of every image.
             raise Refused(
-                Outcome.ROBOTS_UNAVAILABLE,
-                f"robots.txt could not be read ({cause.outcome}: {cause.detail})",
+                cause.outcome,
+                cause.detail,
                 error=cause.error,
+                permanent=cause.permanent,
                 wait=cause.wait,
             )
         if rules.rules is not None and not rules.rules.can_fetch(str(url), self._agent):

@@ -29,7 +29,9 @@ async def serve(config: GatewayConfig) -> None:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     async with Gateway(config) as gateway:
-        runner = web.ServerRunner(web.Server(lambda request: _handle(gateway, request)))
+        runner = web.ServerRunner(
+            web.Server(lambda request: _handle(gateway, request), access_log=None)
+        )
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
         await site.start()

@@ -24,6 +24,13 @@ class Reindexed:
     model_versions: int
     refused: tuple[str, ...]
 
+    def __str__(self) -> str:
+        text = (
+            f"{self.manifests} manifests, {self.pipeline_runs} pipeline runs and"
+            f" {self.model_versions} model versions are indexed"
+        )
+        return "\n".join([text, *(f"not believed: {one}" for one in self.refused)])
+
 
 def lease_name(run: str) -> str:
     """Name of the lease that a living pipeline run holds."""

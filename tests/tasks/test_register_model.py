@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from PIL import Image
 from infra.environment import Environment
 from infra.errors import PermanentError
 from infra.lineage import Lineage
+from infra.lineage.drawing_model import DrawingModel
 from infra.lineage.registration import Gate
 from infra.lineage.registry import Registry, Verdict
 from infra.store import Store
@@ -321,9 +323,12 @@ def test_altered_weights_are_not_loaded_and_verify_names_them(home: Home) -> Non
     (problem,) = verify(home.store, reference)
     assert "ranker.safetensors of version 1 of tiny" in problem
     assert problem.endswith("altered")
-    done = _fresh_process(home, _DRAWS)
-    assert done.returncode != 0
-    assert "ranker.safetensors is altered" in done.stderr
+    context = SimpleNamespace(artifacts={"model": str(path.parent)})
+    with pytest.raises(ValueError, match=r"altered .*: ranker.safetensors is altered"):
+        DrawingModel().load_context(context)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"ranker.safetensors is missing"):
+        DrawingModel().load_context(context)
 
 
 @pytest.mark.usefixtures("light")

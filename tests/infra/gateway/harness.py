@@ -155,7 +155,7 @@ def configure(folder: Path, **settings: Any) -> GatewayConfig:
         "user_agent": "TapirTest/1.0 (+https://example.org/bot)",
         "host_rate": 0.0,
         "total_timeout": 5.0,
-        "idle_timeout": 0.5,
+        "idle_timeout": 3.0,
         "connect_timeout": 2.0,
     }
     return GatewayConfig(

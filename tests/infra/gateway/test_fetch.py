@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
-import itertools
 import time
 from email.utils import formatdate
 from pathlib import Path
@@ -141,7 +140,7 @@ def test_a_server_that_never_answers_runs_into_the_idle_limit(tmp_path: Path) ->
         await asyncio.sleep(30)
         raise AssertionError
 
-    assert outcome_of(tmp_path, silent) is Outcome.TIMEOUT
+    assert outcome_of(tmp_path, silent, idle_timeout=0.5) is Outcome.TIMEOUT
 
 
 def test_a_server_that_drips_runs_into_the_total_limit(tmp_path: Path) -> None:
@@ -182,15 +181,15 @@ def test_servers_that_lie_or_break_off(tmp_path: Path, content: bytes, outcome: 
 def test_a_closed_port(tmp_path: Path) -> None:
     (tmp_path / "hosts.json").write_text('{"hosts": {"shapes.test:80": "127.0.0.1:9"}}')
     hosts = tmp_path / "hosts.json"
-    assert outcome_of(tmp_path, answer(), private_hosts=hosts) is Outcome.ROBOTS_UNAVAILABLE
+    assert outcome_of(tmp_path, answer(), private_hosts=hosts) is Outcome.CONNECTION_ERROR
 
 
 def test_a_name_that_does_not_exist(tmp_path: Path) -> None:
     async def test() -> None:
         async with bench(tmp_path) as b:
             attempt = (await b.get("http://nowhere.test/a.png")).attempt
-            assert attempt.outcome is Outcome.ROBOTS_UNAVAILABLE
-            assert "the name does not exist" in attempt.detail
+            assert (attempt.outcome, attempt.permanent) == (Outcome.DNS_ERROR, True)
+            assert attempt.detail == "the name does not exist"
             assert not b.web.log
 
     run(test())
@@ -226,7 +225,7 @@ def test_redirects_are_followed_with_each_hop_checked(tmp_path: Path) -> None:
         ("http://[::ffff:7f00:1]:PORT/b.png", Outcome.REFUSED_ADDRESS),
         ("http://0x7f.1:PORT/b.png", Outcome.REFUSED_ADDRESS),
         ("http://localhost:PORT/b.png", Outcome.REFUSED_ADDRESS),
-        ("http://shapes.test:PORT/b.png", Outcome.ROBOTS_UNAVAILABLE),  # another port: no such name
+        ("http://shapes.test:PORT/b.png", Outcome.DNS_ERROR),  # private on port 80 only
         ("file:///etc/passwd", Outcome.REFUSED_SCHEME),
         ("ftp://shapes.test/b.png", Outcome.REFUSED_SCHEME),
         ("http://user@shapes.test/b.png", Outcome.BAD_URL),
@@ -288,11 +287,11 @@ def test_retry_after_in_seconds_and_as_a_date() -> None:
 def test_a_host_is_left_alone_for_as_long_as_it_says(tmp_path: Path, status: int) -> None:
     async def test() -> None:
         async with bench(tmp_path) as b:
-            b.web.routes["/a.png"] = answer(status, Retry_After="1")
+            b.web.routes["/a.png"] = answer(status, Retry_After="2")
             b.web.routes["/b.png"] = image()
             attempt = (await b.get(URL)).attempt
             assert (attempt.outcome, attempt.permanent) == (Outcome.RATE_LIMITED, False)
-            assert attempt.not_before == pytest.approx(time.time() + 1, abs=0.3)
+            assert attempt.not_before == pytest.approx(time.time() + 2, abs=0.5)
             b.web.routes["/a.png"] = image()
 
             again = await b.get(URL)  # too early: nothing is asked
@@ -301,7 +300,7 @@ def test_a_host_is_left_alone_for_as_long_as_it_says(tmp_path: Path, status: int
             other = await b.get("http://shapes.test/b.png")  # waits for the host
             assert other.attempt.ok
             times = {path: when for when, _, _, path in b.web.log}
-            assert times["/b.png"] - times["/a.png"] >= 0.99
+            assert times["/b.png"] - times["/a.png"] >= 1.99
             assert (await b.get(URL)).attempt.ok
             assert b.web.asked("/a.png") == 2
 
@@ -311,7 +310,7 @@ def test_a_host_is_left_alone_for_as_long_as_it_says(tmp_path: Path, status: int
 def test_a_longer_pause_defers_without_costing_an_attempt(tmp_path: Path) -> None:
     async def test() -> None:
         async with bench(tmp_path, patience=0.1) as b:
-            b.web.routes["/a.png"] = answer(429, Retry_After="1")
+            b.web.routes["/a.png"] = answer(429, Retry_After="2")
             b.web.routes["/b.png"] = image()
             await b.get(URL)
             other = "http://shapes.test/b.png"
@@ -320,7 +319,7 @@ def test_a_longer_pause_defers_without_costing_an_attempt(tmp_path: Path) -> Non
             assert not deferred.requested
             elsewhere = await b.get("http://other.test/b.png")
             assert elsewhere.attempt.ok  # other hosts do not wait
-            await asyncio.sleep(1.1)
+            await asyncio.sleep(2.1)
             assert (await b.get(other)).attempt.attempt == 1
 
     run(test())
@@ -364,6 +363,6 @@ def test_rate_and_concurrency_a_host(tmp_path: Path) -> None:
             assert all(answer.attempt.ok for answer in answers)
             assert most == 2
             times = sorted(entry[0] for entry in b.web.log)
-            assert min(b - a for a, b in itertools.pairwise(times[1:])) > 0.03
+            assert times[-1] - times[1] >= 9 * 0.05 * 0.95
 
     run(test())

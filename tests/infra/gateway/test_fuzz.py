@@ -79,7 +79,7 @@ def test_names_that_the_systems_resolver_cannot_write(tmp_path: Path, host: str)
             resolver = b.gateway._fetcher._connections._resolver
             resolver._lookup = resolver._system_lookup
             attempt = (await b.get(f"http://{host}/a.png")).attempt
-            assert attempt.outcome in (Outcome.ROBOTS_UNAVAILABLE, Outcome.BAD_URL)
+            assert attempt.outcome in (Outcome.DNS_ERROR, Outcome.BAD_URL)
 
     run(test())
 

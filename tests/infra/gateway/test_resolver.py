@@ -69,8 +69,8 @@ def test_a_name_with_any_address_that_is_not_global_is_refused(
     async def test() -> None:
         async with bench(tmp_path, hosts=(), lookup=Names(addresses)) as b:
             attempt = (await b.get("http://sly.test/a.png")).attempt
-            assert attempt.outcome is Outcome.ROBOTS_UNAVAILABLE
-            assert "sly.test has an address that is not global" in attempt.detail
+            assert attempt.outcome is Outcome.REFUSED_ADDRESS
+            assert attempt.detail == "sly.test has an address that is not global"
             assert not connected
 
     run(test())
@@ -106,7 +106,7 @@ def test_a_name_that_changes_between_robots_and_image(
             b.web.routes["/b.png"] = image()
             b.gateway._fetcher._connections._resolver._lookup = Names(["127.0.0.1"])
             attempt = (await b.get("http://sly.test/a.png")).attempt
-            assert attempt.outcome is Outcome.ROBOTS_UNAVAILABLE
+            assert attempt.outcome is Outcome.REFUSED_ADDRESS
             assert b.web.asked("/b.png") == 0
 
     run(test())
@@ -126,8 +126,8 @@ def test_the_socket_is_checked_even_if_the_resolver_were_wrong(
 
             b.gateway._fetcher._connections._resolver.resolve = resolve  # type: ignore[assignment]
             attempt = (await b.get(f"http://sly.test:{b.web.port}/a.png")).attempt
-            assert attempt.outcome is Outcome.ROBOTS_UNAVAILABLE
-            assert "not global" in attempt.detail
+            assert attempt.outcome is Outcome.REFUSED_ADDRESS
+            assert attempt.detail == "the address is not global"
             assert not connected
 
     run(test())
@@ -212,7 +212,8 @@ def test_certificates_are_verified_against_the_name(
                 assert attempt.ok
                 assert [entry[1] for entry in b.web.log] == ["https", "https"]
             else:
-                assert "tls_error: the certificate does not hold" in attempt.detail
+                assert attempt.outcome is Outcome.TLS_ERROR
+                assert attempt.detail == "the certificate does not hold"
                 assert not b.web.log
 
     run(test())
@@ -236,7 +237,7 @@ def test_plain_http_on_a_tls_port_is_no_connection(tmp_path: Path) -> None:
             b.gateway._fetcher._connections.private = private
             b.gateway._fetcher._connections._resolver._private = private
             attempt = (await b.get("https://shapes.test/a.png")).attempt
-            assert "tls_error" in attempt.detail
+            assert attempt.outcome is Outcome.TLS_ERROR
 
     run(test())
 
