@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from infra.trace import chain, render, resolve, verify
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from infra.environment import Environment
 from infra.store import Store
+from infra.trace import chain, render, resolve, verify
 
 
 class AuditFailed(Exception):

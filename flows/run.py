@@ -39,7 +39,7 @@ WATCHER: contextvars.ContextVar[Watcher] = contextvars.ContextVar(
     "watcher", default=lambda stage, kind, values: None
 )
 _PERMANENT = (PermanentError, DamagedUnit, ValueError, TypeError)
-_RUNNER: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=32)
+_RUNNER: Any = ThreadPoolTaskRunner(max_workers=32)  # Prefect's types do not fit its own flow
 _REPAIRS = 2  # how often a stage's damaged inputs are made again in one run
 
 

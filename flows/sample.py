@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from prefect import flow
 
@@ -21,7 +22,7 @@ def sample(
     output: str = "samples",
     home: str = ".tapir",
     store: str = "",
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Draw, rank and keep the best; paths and scores of the pictures, and the sheet's path."""
     environment = Environment(home=Path(home), store_url=store)
     opened = Store(environment.store_url)

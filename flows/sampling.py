@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from infra.environment import Environment
 from infra.errors import PermanentError
@@ -27,7 +27,7 @@ _PARTS = {
 def sample_pictures(
     store: Store, environment: Environment, model: str, prompt: str,
     candidates: int, keep: int, seed: int, output: Path,
-) -> dict[str, object]:  # fmt: skip
+) -> dict[str, Any]:  # fmt: skip
     """Draw a prompt; paths of the pictures kept, best first, and of the sheet.
 
     Args:
@@ -64,9 +64,7 @@ def model_files(store: Store, environment: Environment, model: str, folder: Path
     return ModelFiles(**paths)
 
 
-def _registered(
-    store: Store, environment: Environment, model: str
-) -> dict[str, tuple[str, str]]:
+def _registered(store: Store, environment: Environment, model: str) -> dict[str, tuple[str, str]]:
     from infra.trace import resolve
 
     reference = resolve(store, model, environment.tracking_uri)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model_zoo.crops import CropConfig, PictureFiles, area_resize
+from model_zoo.near_captions import NearPairs
 from schemas.base import Frozen
 
 # Pixels are mapped to about [-2, 2], as the statistics of natural pictures would do.
@@ -46,6 +47,7 @@ class CLIPConfig(Frozen):
     crops: CropConfig = CropConfig(smallest=1, largest=1)
     shift: int = Field(default=1, ge=0)  # most pixels that a picture is moved in training
     blur: float = Field(default=0.0, ge=0, le=1)  # most of a 3x3 mean that is mixed in
+    near_captions: int = Field(default=0, ge=0)  # hard negatives made of each caption
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
@@ -121,18 +123,21 @@ def contrastive_loss(
 
     Args:
         images: features of length 1 [B, D].
-        texts: the same of the captions, row by row.
+        texts: the same of their captions, row by row, and of any further ones that are no picture's
+            [B or more, D].
         scale: what multiplies cosines.
-        tokens: the captions; those that are equal are no negatives of each other.
+        tokens: all captions; those that are equal are no negatives of each other.
     """
+    count = len(images)
     logits = scale * images @ texts.t()
-    same = (tokens[:, None] == tokens[None]).all(dim=-1)
-    partner = torch.eye(len(tokens), dtype=torch.bool, device=tokens.device)
+    same = (tokens[:count, None] == tokens[None]).all(dim=-1)
+    partner = torch.eye(count, len(tokens), dtype=torch.bool, device=tokens.device)
     logits = logits.masked_fill(same & ~partner, float("-inf"))
-    target = torch.arange(len(tokens), device=tokens.device)
-    loss = functional.cross_entropy(logits, target) + functional.cross_entropy(logits.t(), target)
+    target = torch.arange(count, device=tokens.device)
+    of_images = functional.cross_entropy(logits, target)
+    of_texts = functional.cross_entropy(logits[:, :count].t(), target)
     found = (logits.argmax(dim=1) == target).float().mean()
-    return loss / 2, found.detach()
+    return (of_images + of_texts) / 2, found.detach()
 
 
 def shifted(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
@@ -164,15 +169,20 @@ class CLIPRecipe:
         self.network = CLIP(config)
         self.tokens = (config.resolution // config.patch) ** 2 + config.text_length
 
-    def dataset(self, files: Sequence[Path], seed: int) -> PictureFiles:
-        """Pictures and captions of the files."""
-        return PictureFiles(files, seed, self.config.resolution, self.config.crops, ("tokens",))
+    def dataset(self, files: Sequence[Path], seed: int) -> PictureFiles | NearPairs:
+        """Pictures and captions of the files, and near captions where they are declared."""
+        side, crops = self.config.resolution, self.config.crops
+        if self.config.near_captions:
+            return NearPairs(files, seed, side, crops, self.config.near_captions)
+        return PictureFiles(files, seed, side, crops, ("tokens",))
 
     def loss(
         self, batch: dict[str, Tensor], step: int, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and metrics of one update; the negatives are those of this process's batch."""
         images, tokens = batch["images"], batch["tokens"]
+        if "near" in batch:
+            tokens = torch.cat([tokens, batch["near"].flatten(0, 1)])
         if self.config.shift:
             images = shifted(images, self.config.shift, generator)
         if self.config.blur:

@@ -126,5 +126,5 @@ class PictureFiles:
         return self.tables[table], index - int(self.starts[table])
 
     def _crop(self, image: Tensor, index: int, epoch: int) -> Tensor:
-        stream = np.random.Philox(key=[self.seed, epoch], counter=[index, 0, 0, 0])
+        stream = np.random.Philox(key=[self.seed, epoch], counter=[0, 0, index, 0])
         return random_crop(image, self.side, self.crops, np.random.Generator(stream))

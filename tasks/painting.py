@@ -38,7 +38,7 @@ class Painter:
         """Codes int32 [P, N, h, w] and pictures uint8 [P, N, 3, H, W] for seeds int64 [P, N].
 
         Raises:
-            ValueError: for a prompt that cannot be drawn (`tasks.tokens.encode_prompts`).
+            BadPrompt: for a prompt that cannot be drawn (`tasks.tokens`), a ValueError.
         """
         tokens = encode_prompts(self.text_tokenizer, prompts, self.prior.text_length)
         drawn = self.prior.draw(torch.from_numpy(tokens), torch.from_numpy(seeds), sampling)

@@ -120,10 +120,7 @@ def _groups(path: Path, name: str) -> list[list[Prompt]]:
 def _refuse_unreadable(prompts: Sequence[Prompt], prior: Path, text_tokenizer: Path) -> None:
     _, config = read_header(prior)
     texts = [prompt.text for prompt in prompts]
-    try:
-        encode_prompts(load_tokenizer(text_tokenizer), texts, config["text_length"])
-    except ValueError as error:
-        raise PermanentError(str(error)) from error
+    encode_prompts(load_tokenizer(text_tokenizer), texts, config["text_length"])
 
 
 def _batches(prompts: Sequence[Prompt], params: SampleParams, work: Work) -> Iterator[Unit]:

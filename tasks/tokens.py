@@ -9,9 +9,14 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
+from infra.errors import PermanentError
 from tasks.text import one_line
 
 PADDING = -1
+
+
+class BadPrompt(PermanentError, ValueError):
+    """A prompt that no model can draw; a stage does not try it again."""
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -23,14 +28,14 @@ def encode_prompts(tokenizer: Tokenizer, prompts: Sequence[str], length: int) ->
     """Tokens of prompts, int64 [N, length], -1 after the last one.
 
     Raises:
-        ValueError: for a prompt that is empty, holds control characters, or is too long.
+        BadPrompt: for one that is empty, holds control characters, or is too long.
     """
     rows = np.full((len(prompts), length), PADDING, dtype=np.int64)
     for row, prompt in zip(rows, prompts, strict=True):
         check_text(prompt)
         ids = tokenizer.encode(one_line(prompt)).ids
         if len(ids) > length:
-            raise ValueError(
+            raise BadPrompt(
                 f"prompt {_shown(prompt)} is {len(ids)} tokens long, but the model reads"
                 f" {length} at most; make it shorter"
             )
@@ -52,15 +57,15 @@ def check_text(prompt: str) -> None:
     """Refuse what is no prompt at all.
 
     Raises:
-        ValueError: for text that is empty or holds control characters or lone surrogates.
+        BadPrompt: for text that is empty or holds control characters or lone surrogates.
     """
     if not isinstance(prompt, str) or not prompt.strip():
-        raise ValueError(f"prompt {prompt!r} is empty; write what is to be drawn")
+        raise BadPrompt(f"prompt {prompt!r} is empty; write what is to be drawn")
     wrong = [one for one in prompt if unicodedata.category(one) in ("Cc", "Cs")]
     if wrong:
-        raise ValueError(f"prompt {_shown(prompt)} holds the control character {wrong[0]!r}")
+        raise BadPrompt(f"prompt {_shown(prompt)} holds the control character {wrong[0]!r}")
     if not one_line(prompt):
-        raise ValueError(f"prompt {_shown(prompt)} has no visible character")
+        raise BadPrompt(f"prompt {_shown(prompt)} has no visible character")
 
 
 def _shown(prompt: str) -> str:

@@ -37,9 +37,10 @@ def open_client(tracking_uri: str) -> MlflowClient:
     with _opening, _alone(tracking_uri):
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         from mlflow.tracking import MlflowClient
 
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
         return MlflowClient(tracking_uri, registry_uri=tracking_uri)
 
 

@@ -12,9 +12,10 @@ back when the database is lost.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -169,7 +170,8 @@ class Registry:
             )
         return Registration.model_validate(found)
 
-    def folder(self, version: ModelVersion) -> Path:
+    @contextlib.contextmanager
+    def folder(self, version: ModelVersion) -> Iterator[Path]:
         """A local folder with the files of a version: the registry's own where that is local.
 
         Raises:
@@ -177,12 +179,16 @@ class Registry:
         """
         from mlflow.exceptions import MlflowException
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+        from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
-        try:
-            repository = get_artifact_repository(str(version.source), tracking_uri=self._uri)
-            return Path(repository.download_artifacts("", None))
-        except (OSError, MlflowException) as error:
-            raise PermanentError(f"the files of {_called(version)} are not there") from error
+        repository = get_artifact_repository(str(version.source), tracking_uri=self._uri)
+        is_local = isinstance(repository, LocalArtifactRepository)
+        with tempfile.TemporaryDirectory() as temporary:
+            try:
+                found = repository.download_artifacts("", None if is_local else temporary)
+            except (OSError, MlflowException) as error:
+                raise PermanentError(f"the files of {_called(version)} are not there") from error
+            yield Path(found)
 
     def check(self, version: ModelVersion) -> list[str]:
         """Hash the files of a version where the registry keeps them; the problems in words."""
@@ -191,13 +197,14 @@ class Registry:
         if version.tags.get(FILES) != files_digest(registration.files):
             problems.append(f"{_called(version)}: its tag {FILES} does not fit its recorded files")
         try:
-            folder = self.folder(version)
+            with self.folder(version) as folder:
+                for path, unit in registration.files.items():
+                    problem = _compare(folder / path, unit)
+                    if problem:
+                        where = f"{version.source}/{path}"
+                        problems.append(f"{path} of {_called(version)} ({where}): {problem}")
         except PermanentError as error:
-            return [*problems, str(error)]
-        for path, unit in registration.files.items():
-            problem = _compare(folder / path, unit)
-            if problem:
-                problems.append(f"{path} of {_called(version)} ({folder / path}): {problem}")
+            problems.append(str(error))
         return problems
 
     # How

@@ -45,7 +45,7 @@ def _refusal(file: Path, text: str, *overrides: str) -> str:
         ("words.kept", "words.kep", 8, "stages.joined.inputs.words", "did you mean 'kept'?"),
         ("words.kept", "words.drops", 8, "stages.joined.inputs.words", "must be a code_shards"),
         ("words.kept", "wrds", 8, "stages.joined.inputs.words", "did you mean 'words'?"),
-        ("{words: words.kept}", "{}", 8, "stages.joined.inputs", "'words' (code_shards) is missing"),
+        ("{words: words.kept}", "{}", 8, "inputs", "'words' (code_shards) is missing"),
         ("{words: words.kept}", "{word: words}", 8, "stages.joined.inputs.word", "'words'"),
         ("inputs", "input", 8, "stages.joined.input", "did you mean 'inputs'?"),
         ("name: words", "nam: words", 1, "nam", "did you mean 'name'?"),

@@ -1,4 +1,4 @@
-"""The whole runner as a user has it: Prefect, Dask, MLflow, the command line, kills in the middle."""
+"""The runner as a user has it: Prefect, Dask, MLflow, the command line, kills in the middle."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+
+from infra.prefect_server import PrefectServer
 
 _ROOT = Path(__file__).parents[2]
 _MAIN = "import tests.conftest; from flows.cli import main\nif __name__ == '__main__': main()"
@@ -35,8 +38,9 @@ stages:
 class Tapir:
     """The command line on a home of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, server: str | None = None) -> None:
         self.folder = folder
+        self.server = server  # URL of a Prefect server; the command line starts its own without
         self.home = folder / "home"
         self.script = folder / "tapir.py"
         self.script.write_text(_MAIN)
@@ -48,6 +52,8 @@ class Tapir:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a command in a process group of its own."""
         environment = {**os.environ, "PYTHONPATH": str(_ROOT), "TAPIR_HOME": str(self.home)}
+        if self.server:
+            environment["PREFECT_API_URL"] = self.server
         return subprocess.Popen(
             [sys.executable, str(self.script), *arguments], env=environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
@@ -88,12 +94,22 @@ class Tapir:
         return lines
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One Prefect server for many runs: starting one takes most of a small run's time."""
+    started = PrefectServer(tmp_path_factory.mktemp("prefect"))
+    started.wait()
+    yield started.url
+    started.process.terminate()
+
+
 @pytest.fixture
-def tapir(tmp_path: Path) -> Tapir:
-    return Tapir(tmp_path)
+def tapir(tmp_path: Path, server: str) -> Tapir:
+    return Tapir(tmp_path, server)
 
 
-def test_a_pipeline_runs_is_cached_planned_traced_and_verified(tapir: Tapir) -> None:
+def test_a_pipeline_runs_is_cached_planned_traced_and_verified(tmp_path: Path) -> None:
+    tapir = Tapir(tmp_path)
     said = tapir("run", str(tapir.file))
     assert "words: done" in said
     assert "joined: done" in said
@@ -148,13 +164,13 @@ def test_killed_runs_leave_no_orphans_and_the_next_gives_the_same(
     tapir: Tapir, tmp_path: Path, whole_tree: bool
 ) -> None:
     (tmp_path / "calm").mkdir()
-    calm = Tapir(tmp_path / "calm")
+    calm = Tapir(tmp_path / "calm", tapir.server)
     calm.file.write_text(calm.file.read_text().replace(str(calm.folder), str(tapir.folder)))
     calm("run", str(calm.file))
     moments = random.Random(7 + whole_tree)
     for _ in range(2):
         process = tapir.start("run", str(tapir.file), "--set", "words.pause=0.5")
-        time.sleep(moments.uniform(4.0, 11.0))
+        time.sleep(moments.uniform(3.0, 9.0))
         if whole_tree:
             for child in psutil.Process(process.pid).children(recursive=True):
                 child.kill()

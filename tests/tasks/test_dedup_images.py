@@ -24,7 +24,7 @@ def make_group(number, rng):
     """One drawing as it was drawn, with the same bytes again, and re-encoded twice."""
     picture = draw(random_scene(rng), rng, 64)
     first = saved(picture)
-    copies = [first, first, files.again(picture, rng).content, files.again(picture, rng).content]
+    copies = [first, first, *(files.again(picture, rng, way).content for way in (0, 1))]
     return [make_sample(f"{number}-{copy}", content) for copy, content in enumerate(copies)]
 
 
@@ -150,8 +150,8 @@ def test_the_hash_sees_colour_and_place_and_not_compression():
     assert bits(red, green) > 16
     assert bits(red, circle((220, 40, 40), 30)) > 16
     rng = random.Random(2)
-    for pair in random_pairs(40, seed=5):
-        copy = decode(files.again(pair.picture, rng).content)
+    for way, pair in enumerate(random_pairs(40, seed=5)):
+        copy = decode(files.again(pair.picture, rng, way).content)
         assert bits(pair.picture, copy) <= 16
 
 

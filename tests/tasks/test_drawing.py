@@ -16,7 +16,11 @@ from tasks.drawing import Artist, ModelFiles, draw_to_folder
 from tasks.rank_images import RankParams, rank_images
 from tasks.sample_images import SampleParams, sample_images
 from tests.tasks.tiny_models import (
-    add_image_tokenizer, add_prior, add_ranker, add_text_tokenizer, vocabulary_of,
+    add_image_tokenizer,
+    add_prior,
+    add_ranker,
+    add_text_tokenizer,
+    vocabulary_of,
 )  # fmt: skip
 
 PROMPTS = ["a red circle", "a blue square"]

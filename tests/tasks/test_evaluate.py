@@ -21,7 +21,11 @@ from schemas.scene import parse_caption
 from tasks.candidates import CandidateSet, Prompt
 from tasks.evaluate import EvaluateParams, evaluate
 from tests.tasks.tiny_models import (
-    add_image_tokenizer, add_ranker, add_shards, add_text_tokenizer, vocabulary_of,
+    add_image_tokenizer,
+    add_ranker,
+    add_shards,
+    add_text_tokenizer,
+    vocabulary_of,
 )  # fmt: skip
 
 RED = "a large red circle on a white background"

@@ -283,8 +283,8 @@ def test_the_model_draws_in_a_fresh_process_as_tapir_draws(home: Home) -> None:
     done = _fresh_process(home, _DRAWS)
     assert done.returncode == 0, done.stderr
     rows, *code = json.loads(done.stdout.splitlines()[-1])
-    folder = home.registry.folder(home.registry.find("models:/tiny@champion"))
-    assert all(Path(path).is_relative_to(folder / "code") for path in code)
+    with home.registry.folder(home.registry.find("models:/tiny@champion")) as folder:
+        assert all(Path(path).is_relative_to(folder / "code") for path in code)
 
     work = Work.local(home.folder)
     files = [work.fetch(home.part(name).outputs["output"].units[0]) for name in PARTS]
@@ -316,8 +316,8 @@ def test_altered_weights_are_not_loaded_and_verify_names_them(home: Home) -> Non
     home.register(home.evaluated(0.7))
     reference = resolve(home.store, "models:/tiny@candidate", home.uri)
     assert verify(home.store, reference) == []
-    folder = home.registry.folder(home.registry.find("models:/tiny/1"))
-    path = folder / "artifacts" / "model" / "ranker.safetensors"
+    with home.registry.folder(home.registry.find("models:/tiny/1")) as folder:
+        path = folder / "artifacts" / "model" / "ranker.safetensors"
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     (problem,) = verify(home.store, reference)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
+from infra.errors import PermanentError
 from tasks.tokens import encode_prompts
 
 
@@ -41,3 +44,10 @@ def test_a_bad_prompt_is_refused_with_the_reason(
 ) -> None:
     with pytest.raises(ValueError, match=words):
         encode_prompts(tokenizer, ["a", prompt], 4)
+
+
+def test_a_bad_prompt_is_a_wrong_value_and_not_tried_again(tokenizer: Tokenizer) -> None:
+    with pytest.raises(PermanentError) as caught:
+        encode_prompts(tokenizer, [""], 4)
+    assert isinstance(caught.value, ValueError)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # from Dask workers

@@ -75,9 +75,7 @@ def published(tmp_path: Path) -> dict[str, str]:
     return {"architecture": "ViT-tiny-for-tests", "weights": str(path)}
 
 
-def test_published_weights_are_taken_as_they_are(
-    tmp_path: Path, published: dict[str, str]
-) -> None:
+def test_published_weights_are_taken_as_they_are(tmp_path: Path, published: dict[str, str]) -> None:
     work = Work.local(tmp_path)
     ranker = _train(work, {"network": "pretrained_clip", "config": published})
     assert read_header(work.fetch(ranker.units[0]))[0] == "pretrained_clip"
@@ -110,8 +108,6 @@ def test_an_unknown_tag_is_said_and_not_tried_again(
         ),
     ],
 )  # fmt: skip
-def test_a_wrong_declaration_is_refused_when_it_is_read(
-    params: dict[str, Any], words: str
-) -> None:
+def test_a_wrong_declaration_is_refused_when_it_is_read(params: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         RankerParams.model_validate(params)

@@ -97,14 +97,12 @@ WRITER = """
 def test_what_was_reported_before_a_kill_is_there_after_it(tmp_path: Path, seed: int) -> None:
     path, root = tmp_path / "journal.sqlite", str(Path(__file__).parents[3])
     command = [sys.executable, "-c", textwrap.dedent(WRITER), str(path)]
-    writer = subprocess.Popen(
-        command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": root}, text=True
-    )
-    assert writer.stdout is not None
-    lines = [writer.stdout.readline() for _ in range(random.Random(seed).randrange(50, 400))]
-    writer.send_signal(signal.SIGKILL)
-    lines += writer.stdout.read().splitlines()
-    writer.wait()
+    environment = {**os.environ, "PYTHONPATH": root}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as writer:
+        assert writer.stdout is not None
+        lines = [writer.stdout.readline() for _ in range(random.Random(seed).randrange(50, 400))]
+        writer.send_signal(signal.SIGKILL)
+        lines += writer.stdout.read().splitlines()
     reported = [f"{int(line):032x}" for line in lines]
     with JournalReader(path) as reader:
         assert set(reader.standing(reported)) == set(reported)
