@@ -41,7 +41,27 @@ def open_client(tracking_uri: str) -> MlflowClient:
         from mlflow.tracking import MlflowClient
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)
+        _make_database(tracking_uri)
         return MlflowClient(tracking_uri, registry_uri=tracking_uri)
+
+
+def _make_database(tracking_uri: str) -> None:
+    """Make the SQLite file, if it is not there, under another name, and show it when it is whole.
+
+    MLflow makes its tables one after the other; killed between two, it could never open them again.
+    """
+    if not tracking_uri.startswith(_SQLITE):
+        return
+    path = Path(tracking_uri.removeprefix(_SQLITE))
+    if path.exists():
+        return
+    from mlflow.tracking import MlflowClient
+
+    partial = path.with_name(f".{path.name}.partial")
+    for left in partial.parent.glob(f"{partial.name}*"):
+        left.unlink()
+    MlflowClient(f"{_SQLITE}{partial}").search_experiments(max_results=1)
+    partial.rename(path)
 
 
 def artifact_root(tracking_uri: str) -> Path | None:

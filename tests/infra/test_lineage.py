@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient
 from infra.lineage import IndexIncomplete, Lineage, Reindexed, describe
 from infra.lineage.records import read_run
 from schemas.manifest import Accepted, Manifest
-from tests.infra.making import PIPELINE, Shapes, fresh_database, publish
+from tests.infra.making import PIPELINE, Shapes, artifact, fresh_database, manifest, publish
 
 ROOT = Path(__file__).parents[2]
 
@@ -170,6 +170,15 @@ def test_files_are_kept_with_a_run(index: Index, tmp_path: Path) -> None:
     assert kept == ["report/report.html"]
     folder = tmp_path / "home" / "mlflow-artifacts" / PIPELINE / parent
     assert (folder / "artifacts" / "declaration.json").is_file()
+
+
+def test_sheets_of_an_evaluation_are_kept_with_its_run(index: Index, shapes: Shapes) -> None:
+    units = shapes.unit("metrics.json", "{}"), shapes.unit("held-out.png", "a picture")
+    made = manifest("evaluation", {"output": artifact("evaluation", *units)})
+    publish(shapes.store, made)
+    index.lineage.reindex()
+    kept = index.client.list_artifacts(index.run_of(made).info.run_id, "sheets")
+    assert [item.path for item in kept] == ["sheets/held-out.png"]
 
 
 _DIES = """
