@@ -259,8 +259,8 @@ def test_a_lost_database_is_rebuilt_from_the_store(
     index.lineage.fail_stage(failed, "no memory left")
     index.lineage.end_pipeline(first, "FAILED")
     second = index.lineage.begin_pipeline(PIPELINE, {"name": PIPELINE})
-    for manifest in made:
-        index.lineage.cached_stage(second, manifest.stage, manifest)
+    for one in made:
+        index.lineage.cached_stage(second, one.stage, one)
     index.make(second, shapes.prior)
     index.lineage.end_pipeline(second, "FINISHED")
     for manifest in shapes.manifests:  # the hand-made ones, which no run has made
