@@ -263,8 +263,8 @@ def test_a_lost_database_is_rebuilt_from_the_store(
         index.lineage.cached_stage(second, one.stage, one)
     index.make(second, shapes.prior)
     index.lineage.end_pipeline(second, "FINISHED")
-    for manifest in shapes.manifests:  # the hand-made ones, which no run has made
-        shapes.store.delete(f"manifests/{manifest.provenance}.json")
+    for one in shapes.manifests:  # the hand-made ones, which no run has made
+        shapes.store.delete(f"manifests/{one.provenance}.json")
     before = _told(index)
 
     rebuilt = Index(shapes, fresh_database(tmp_path / "other"))
