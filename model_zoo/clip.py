@@ -28,6 +28,7 @@ from schemas.base import Frozen
 
 # Pixels are mapped to about [-2, 2], as the statistics of natural pictures would do.
 PIXEL_MEAN, PIXEL_SPREAD = 127.5, 63.75
+HIDDEN = -2  # a token that training keeps from the text tower
 LARGEST_SCALE = math.log(100)  # of the logits, as in the paper: a larger one is unstable
 
 
@@ -48,6 +49,7 @@ class CLIPConfig(Frozen):
     shift: int = Field(default=1, ge=0)  # most pixels that a picture is moved in training
     blur: float = Field(default=0.0, ge=0, le=1)  # most of a 3x3 mean that is mixed in
     near_captions: int = Field(default=0, ge=0)  # hard negatives made of each caption
+    hidden_words: float = Field(default=0.0, ge=0, lt=1)  # share of tokens hidden in training
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
@@ -105,7 +107,7 @@ class CLIP(nn.Module):
         if tokens.shape[1] > length:
             raise ValueError(f"captions of {tokens.shape[1]} tokens; text_length is {length}")
         rows = functional.pad(tokens.long(), (0, length + 1 - tokens.shape[1]), value=-1)
-        ends = (rows >= 0).sum(dim=1, keepdim=True)
+        ends = (rows != -1).sum(dim=1, keepdim=True)
         rows = rows.masked_fill(rows < 0, self.padding).scatter(1, ends, self.end)
         features: Tensor = self.towers.encode_text(rows)
         return functional.normalize(features.float(), dim=-1)
@@ -138,6 +140,13 @@ def contrastive_loss(
     of_texts = functional.cross_entropy(logits[:, :count].t(), target)
     found = (logits.argmax(dim=1) == target).float().mean()
     return (of_images + of_texts) / 2, found.detach()
+
+
+def hidden(captions: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Captions [B, N, L] with this share of tokens hidden (-2), at the same places of all N."""
+    count, _, length = captions.shape
+    chance = torch.rand(count, 1, length, generator=generator, device=captions.device)
+    return captions.masked_fill((chance < share) & (captions >= 0), HIDDEN)
 
 
 def shifted(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
@@ -180,9 +189,13 @@ class CLIPRecipe:
         self, batch: dict[str, Tensor], step: int, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and metrics of one update; the negatives are those of this process's batch."""
-        images, tokens = batch["images"], batch["tokens"]
+        images, captions = batch["images"], batch["tokens"][:, None]
         if "near" in batch:
-            tokens = torch.cat([tokens, batch["near"].flatten(0, 1)])
+            captions = torch.cat([captions, batch["near"]], dim=1)
+        if self.config.hidden_words:
+            captions = hidden(captions, self.config.hidden_words, generator)
+        # The pictures' own captions first, then the near ones.
+        tokens = captions.transpose(0, 1).flatten(0, 1)
         if self.config.shift:
             images = shifted(images, self.config.shift, generator)
         if self.config.blur:

@@ -4,8 +4,11 @@ Trained on random negatives, a contrastive model may take a caption for a bag of
 et al., arXiv 2210.01936), and a batch seldom holds two captions that differ in one word. So near
 ones are made: two words of one kind change places, or a word gives way to another of its kind.
 Which words are of one kind is read from the captions: those that stand between the same neighbours
-(Harris 1954), measured by the Bhattacharyya coefficient of the frequencies of their contexts. A few
-near captions mean the same as before; so do some of any batch. L tokens, -1 after the last.
+(Harris 1954), measured by the Bhattacharyya coefficient of the frequencies of their contexts. Words that never stand side by side in any caption are not put there: what is never
+said would always be wrong, and could not be ranked by afterwards (on the demo's held-out
+combinations). A few near captions mean the same as before; so do some of any batch.
+
+L tokens, -1 after the last.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from torch import Tensor
 
 from model_zoo.crops import CropConfig, PictureFiles
 
+Change = tuple[tuple[int, int], ...]  # places in a caption, each with its new token
+
 # Coefficient from which two words are of one kind. In the demo's captions two colours, shapes or
 # directions have 0.58 and more, other pairs seldom over 0.5.
 _KIND = 0.5
@@ -32,25 +37,47 @@ class NearCaptions:
     def __init__(self, captions: np.ndarray) -> None:
         """Read int [N, L]."""
         self.kinds = _kinds(captions)
+        self.neighbours = _neighbours(captions)
 
     def draw(self, caption: Sequence[int], random: np.random.Generator) -> list[int]:
-        """A caption that is nearly this one; itself where no word has another of its kind."""
+        """A caption that is nearly this one; itself where there is none."""
         near = list(caption)
-        places = [place for place, token in enumerate(near) if token in self.kinds]
-        swaps = [
-            (first, second)
-            for first, second in itertools.combinations(places, 2)
-            if near[second] in self.kinds[near[first]]
-        ]
-        chance = random.random(3)
-        if swaps and chance[0] < 0.5:
-            first, second = swaps[int(chance[1] * len(swaps))]
-            near[first], near[second] = near[second], near[first]
-        elif places:
-            place = places[int(chance[1] * len(places))]
-            others = self.kinds[near[place]]
-            near[place] = others[int(chance[2] * len(others))]
+        chance = random.random(2)
+        changes = self.swaps(near) if chance[0] < 0.5 else []
+        changes = changes or self.replacements(near)
+        if changes:
+            for place, token in changes[int(chance[1] * len(changes))]:
+                near[place] = token
         return near
+
+    def swaps(self, caption: Sequence[int]) -> list[Change]:
+        """All ways in which two different words of one kind can change places."""
+        places = [place for place, token in enumerate(caption) if token in self.kinds]
+        found: list[Change] = [
+            ((first, caption[second]), (second, caption[first]))
+            for first, second in itertools.combinations(places, 2)
+            if caption[second] in self.kinds[caption[first]]
+        ]
+        return [change for change in found if self._is_plausible(caption, change)]
+
+    def replacements(self, caption: Sequence[int]) -> list[Change]:
+        """All ways in which one word can give way to another of its kind."""
+        found: list[Change] = [
+            ((place, other),)
+            for place, token in enumerate(caption)
+            for other in self.kinds.get(token, ())
+        ]
+        return [change for change in found if self._is_plausible(caption, change)]
+
+    def _is_plausible(self, caption: Sequence[int], change: Change) -> bool:
+        changed = [-1, *caption, -1]
+        for place, token in change:
+            changed[place + 1] = token
+        return all(
+            (changed[place], token) in self.neighbours
+            and (token, changed[place + 2]) in self.neighbours
+            for place, token in change
+        )
 
 
 class NearPairs:
@@ -89,6 +116,13 @@ def _kinds(captions: np.ndarray) -> dict[int, list[int]]:
     np.fill_diagonal(alike, False)
     rows = zip(tokens.tolist(), alike, strict=True)
     return {token: tokens[row].tolist() for token, row in rows if row.any()}
+
+
+def _neighbours(captions: np.ndarray) -> set[tuple[int, int]]:
+    """Which two tokens stand side by side somewhere; -1 is an end of the caption."""
+    padded = np.pad(captions.astype(np.int64), ((0, 0), (1, 1)), constant_values=-1)
+    pairs = np.stack([padded[:, :-1], padded[:, 1:]], axis=-1).reshape(-1, 2)
+    return {(int(one), int(other)) for one, other in np.unique(pairs, axis=0)}
 
 
 def _contexts(captions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
