@@ -4,9 +4,10 @@ Trained on random negatives, a contrastive model may take a caption for a bag of
 et al., arXiv 2210.01936), and a batch seldom holds two captions that differ in one word. So near
 ones are made: two words of one kind change places, or a word gives way to another of its kind.
 Which words are of one kind is read from the captions: those that stand between the same neighbours
-(Harris 1954), measured by the Bhattacharyya coefficient of the frequencies of their contexts. Words that never stand side by side in any caption are not put there: what is never
-said would always be wrong, and could not be ranked by afterwards (on the demo's held-out
-combinations). A few near captions mean the same as before; so do some of any batch.
+(Harris 1954), measured by the Bhattacharyya coefficient of the frequencies of their contexts.
+Words that never stand side by side in any caption are not put there: what is never said would
+always be wrong, and could not be ranked by afterwards (on the demo's held-out combinations). A few
+near captions mean the same as before; so do some of any batch.
 
 L tokens, -1 after the last.
 """

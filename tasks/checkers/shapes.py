@@ -36,7 +36,7 @@ SPECK = 0.012
 # A region this much longer than wide is two things that blur has joined (a pair's is 2.2).
 ELONGATED = 1.55
 # Correlation with the best template below which a region has no shape.
-LEAST_LIKENESS = 0.88
+LEAST_LIKENESS = 0.92
 
 # Templates live on a grid of GRID x GRID points that spans SPAN times the root of the area.
 GRID, SPAN = 28, 2.1

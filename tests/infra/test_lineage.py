@@ -254,7 +254,7 @@ def test_a_lost_database_is_rebuilt_from_the_store(
     index: Index, shapes: Shapes, tmp_path: Path
 ) -> None:
     first = index.lineage.begin_pipeline(PIPELINE, {"name": PIPELINE}, "prefect-flow")
-    made = [index.make(first, manifest) for manifest in shapes.manifests[:2]]
+    made = [index.make(first, one) for one in shapes.manifests[:2]]
     failed = index.lineage.begin_stage(first, "prior", "make_prior", "f" * 64, {"a": 1}, None)
     index.lineage.fail_stage(failed, "no memory left")
     index.lineage.end_pipeline(first, "FAILED")
