@@ -46,6 +46,8 @@ class DalleConfig(Frozen):
     """Pattern of image attention of each layer; the paper's when absent."""
     text_weight: float = Field(default=1 / 8, ge=0, le=1)
     """Share of the caption's cross-entropy in the loss; the image has the rest."""
+    caption_drop: float = Field(default=0.0, ge=0, lt=1)
+    """Share of samples trained without their caption, for guidance (`Sampling.guidance`)."""
 
     @model_validator(mode="after")
     def _check(self) -> DalleConfig:
@@ -236,6 +238,9 @@ class DalleRecipe:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """1/8 of the caption's and 7/8 of the image's cross-entropy (nats), each a mean."""
         tokens, codes = batch["tokens"], batch["codes"]
+        if self.config.caption_drop:
+            chance = torch.rand(len(tokens), 1, generator=generator, device=tokens.device)
+            tokens = tokens.masked_fill(chance < self.config.caption_drop, PADDING)
         text_logits, image_logits = self.network(tokens, codes)
         text = F.cross_entropy(text_logits.flatten(0, 1), self.network.text_ids(tokens).flatten())
         image = F.cross_entropy(image_logits.flatten(0, 1), codes.flatten())

@@ -30,6 +30,9 @@ class Sampling(Frozen):
     """Draw from the k likeliest codes only."""
     top_p: float | None = Field(default=None, gt=0, le=1)
     """Draw from the fewest codes that have this much of the probability together."""
+    guidance: float = Field(default=1.0, ge=0, le=100)
+    """Classifier-free guidance, for networks trained with `caption_drop`: how many times the way
+    from the logits without the caption to those with it is gone. 1 is none, and half the work."""
 
 
 AS_IN_PAPER = Sampling()

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from model_zoo.dalle import Attention, Dalle
+from model_zoo.dalle import PADDING, Attention, Dalle
 from model_zoo.generators import AS_IN_PAPER, Sampling
 
 ROWS = 512
@@ -38,12 +38,13 @@ def sample(
         network: in fp32.
         tokens: int [P, L], -1 where a caption is shorter.
         seeds: int64 [P, C].
-        sampling: temperature and truncation; the paper's are 1 and none.
+        sampling: temperature, truncation and guidance; the paper's are 1, none and 1.
 
     Raises:
-        ValueError: if captions or seeds are not of these shapes.
+        ValueError: if captions or seeds are not of these shapes, or for guidance of a network that
+            was not trained without captions.
     """
-    _check(network, tokens, seeds)
+    _check(network, tokens, seeds, sampling)
     device = network.start.device
     drawn = seeds.new_empty(*seeds.shape, network.config.codes)
     for prompts, candidates in _batches(*seeds.shape):
@@ -53,7 +54,12 @@ def sample(
     return drawn.unflatten(2, (network.config.grid_height, network.config.grid_width))
 
 
-def _check(network: Dalle, tokens: Tensor, seeds: Tensor) -> None:
+def _check(network: Dalle, tokens: Tensor, seeds: Tensor, sampling: Sampling) -> None:
+    if sampling.guidance != 1 and not network.config.caption_drop:
+        raise ValueError(
+            f"guidance={sampling.guidance:g}: the network was trained with caption_drop=0, so it"
+            " cannot draw without a caption; train it with caption_drop, or leave guidance at 1"
+        )
     length = network.config.text_length
     if tokens.ndim != 2 or tokens.shape[1] != length:
         raise ValueError(f"tokens: shape {tuple(tokens.shape)}, but the network's is [P, {length}]")
@@ -86,7 +92,9 @@ class _Pass:
         self, network: Dalle, tokens: Tensor, uniforms: Tensor, sampling: Sampling
     ) -> None:
         self.network = network
-        self.tokens = tokens
+        self.guided = sampling.guidance != 1
+        # Guided, each prompt has a second row of candidates: the same codes without a caption.
+        self.tokens = torch.cat([tokens, torch.full_like(tokens, PADDING)]) if self.guided else tokens
         self.uniforms = uniforms
         self.sampling = sampling
         self.before = network.config.text_length + 1
@@ -97,12 +105,13 @@ class _Pass:
 
     def draw(self) -> Tensor:
         """Codes int64 [P, C, N]."""
-        prompts, candidates, length = self.uniforms.shape
+        candidates, length = self.uniforms.shape[1:]
         logits = self._caption()[:, None].expand(-1, candidates, -1)
         codes = [self._choose(logits, 0)]
         for place in range(length - 1):
-            logits = self._code(codes[-1].view(-1, 1), place)
-            codes.append(self._choose(logits.view(prompts, candidates, -1), place + 1))
+            latest = codes[-1].repeat(1 + self.guided, 1)
+            logits = self._code(latest.view(-1, 1), place)
+            codes.append(self._choose(logits.unflatten(0, (-1, candidates)), place + 1))
         return torch.stack(codes, dim=2)
 
     def _caption(self) -> Tensor:
@@ -122,6 +131,9 @@ class _Pass:
         return self.network.image_head(self.network.norm(x[:, 0]))
 
     def _choose(self, logits: Tensor, place: int) -> Tensor:
+        if self.guided:
+            captioned, free = logits.chunk(2)
+            logits = torch.lerp(free, captioned, self.sampling.guidance)
         return choose(logits, self.uniforms[..., place], self.sampling)
 
 

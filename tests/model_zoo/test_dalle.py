@@ -97,6 +97,20 @@ def test_loss_is_the_papers_formula(weight: float) -> None:
     torch.testing.assert_close(loss, weight * text + (1 - weight) * image)
 
 
+def test_a_declared_share_of_samples_is_trained_without_caption() -> None:
+    recipe, batch = _recipe(caption_drop=0.3), _batch(2000)
+    seen: list[Tensor] = []
+    recipe.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        for seed in (2, 2, 3):
+            recipe.loss(batch, 0, torch.Generator().manual_seed(seed))
+    without = (seen[0] == -1).all(dim=1)
+    assert 0.27 < without.float().mean() < 0.33
+    assert torch.equal(seen[0][~without], batch["tokens"][~without])
+    assert torch.equal(seen[1], seen[0])
+    assert not torch.equal(seen[2], seen[0])
+
+
 def test_nothing_depends_on_what_comes_later() -> None:
     network, batch = _recipe().network, _batch(1)
     tokens, codes = batch["tokens"], batch["codes"]

@@ -14,7 +14,7 @@ from model_zoo.weights import save_network
 
 SIZES = {
     "text_vocabulary": 20, "text_length": 5, "image_vocabulary": 16, "grid_height": 3,
-    "grid_width": 4, "width": 32, "heads": 2, "layers": 6, "conv_kernel": 3,
+    "grid_width": 4, "width": 32, "heads": 2, "layers": 6, "conv_kernel": 3, "caption_drop": 0.1,
 }  # fmt: skip
 
 
@@ -41,13 +41,19 @@ def _plain(network: Dalle, tokens: Tensor, seed: int, sampling: Sampling) -> Ten
     codes = torch.zeros(1, 12, dtype=torch.long)
     for place in range(12):
         logits = network(tokens, codes)[1][0, place]
+        if sampling.guidance != 1:
+            without = network(torch.full_like(tokens, -1), codes)[1][0, place]
+            logits = without + sampling.guidance * (logits - without)
         codes[0, place] = choose(logits, uniforms[place], sampling)
     return codes.view(3, 4)
 
 
 @pytest.mark.parametrize(
     "sampling",
-    [Sampling(), Sampling(temperature=0.7, top_k=5), Sampling(top_p=0.8), Sampling(temperature=0)],
+    [
+        Sampling(), Sampling(temperature=0.7, top_k=5), Sampling(top_p=0.8),
+        Sampling(temperature=0), Sampling(guidance=3), Sampling(guidance=0, top_k=5),
+    ],  # fmt: skip
     ids=str,
 )
 def test_cached_equals_uncached(network: Dalle, tokens: Tensor, sampling: Sampling) -> None:
@@ -110,6 +116,21 @@ def test_wrong_shapes_are_refused(network: Dalle, tokens: Tensor) -> None:
         sample(network, tokens[:, :4], torch.zeros(3, 1).long())
     with pytest.raises(ValueError, match=r"seeds: shape \(2, 1\).*\[3, candidates\]"):
         sample(network, tokens, torch.zeros(2, 1).long())
+
+
+def test_guidance_without_caption_draws_the_same_for_every_caption(
+    network: Dalle, tokens: Tensor
+) -> None:
+    seeds = torch.arange(4).expand(3, 4)
+    first, second, third = sample(network, tokens, seeds, Sampling(guidance=0))
+    assert torch.equal(first, second)
+    assert torch.equal(second, third)
+
+
+def test_guidance_of_a_network_that_always_saw_captions_is_refused(tokens: Tensor) -> None:
+    network = build_recipe({**SIZES, "caption_drop": 0.0}).network
+    with pytest.raises(ValueError, match=r"guidance=2: .*caption_drop=0.*leave guidance at 1"):
+        sample(network, tokens, torch.zeros(3, 1).long(), Sampling(guidance=2))
 
 
 def test_a_generator_is_loaded_by_what_its_file_says(

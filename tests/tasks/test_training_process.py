@@ -191,6 +191,18 @@ def _below() -> list[psutil.Process]:
     return [one for one in psutil.Process().children(recursive=True) if one.status() != "zombie"]
 
 
+def test_a_worker_has_its_threads_whatever_dask_left_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MKL_NUM_THREADS", "1")
+    environment = training_process.worker_environment(cores=2, processes=1)
+    program = "import torch; print(torch.get_num_threads())"
+    said = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert said.stdout == "2\n"
+
+
 def test_several_processes_train_together(tmp_path: Path) -> None:
     params = _params(steps=2, engine="deepspeed").model_copy(update={"processes": 2})
     work = Work.local(tmp_path)
