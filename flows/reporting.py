@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from flows.declaration import BoundPipeline
+from infra.demo_web.access_log import LOG_FILE, read_log, violations
 from infra.demo_web.truth import read_truth, score_pipeline
 from infra.environment import Environment
 from infra.manifests import METRICS, latest
@@ -139,9 +140,22 @@ def _truth(
     note = (
         f"Dirt caught: {score.dirt_caught} of {score.dirt_total} ({score.catch_rate:.2%})."
         f" Good pairs lost: {score.good_lost} of {score.good_total} ({score.loss_rate:.2%})."
-        f" Kept images that the site's truth does not know: {score.unknown}."
+        f" Kept images that the site's truth does not know: {score.unknown}.{_behaviour(site)}"
     )
     return (Table("What the site had in it, and what became of it", columns, rows, note),)
+
+
+def _behaviour(site: Path) -> str:
+    """What the site's own log says of how it was asked."""
+    if not (site / LOG_FILE).exists():
+        return ""
+    entries = read_log(site / LOG_FILE)
+    wrong = violations(entries)
+    some = f", such as: {wrong[0]}" if wrong else ""
+    return (
+        f" The server's own log of all runs has {len(entries):,} requests;"
+        f" {len(wrong)} of them should not have been made{some}."
+    )
 
 
 def _final_shards(manifests: Manifests) -> Output | None:

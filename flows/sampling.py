@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,9 @@ from infra.errors import PermanentError
 from infra.manifests import latest, read_manifest
 from infra.store import Store
 from schemas.artifact import ImageTokenizer, Prior, Ranker, TextTokenizer
+from schemas.manifest import Manifest
 from schemas.pipeline import nearest
+from tasks.candidates import sampling_of
 
 if TYPE_CHECKING:
     from tasks.drawing import ModelFiles
@@ -22,6 +25,9 @@ _PARTS = {
     "text_tokenizer": TextTokenizer.kind,
     "ranker": Ranker.kind,
 }
+
+# Each part's manifest and output, and the manifests that say how the model was sampled from.
+_Chosen = tuple[dict[str, tuple[str, str]], Sequence[Manifest]]
 
 
 def sample_pictures(
@@ -50,41 +56,44 @@ def model_files(store: Store, environment: Environment, model: str, folder: Path
     """Hash-checked local files of a model's four parts."""
     from tasks.drawing import ModelFiles
 
-    chosen = (
+    chosen, manifests = (
         _registered(store, environment, model)
         if model.startswith("models:/")
         else _of_pipeline(store, model)
     )
-    paths = {}
+    paths: dict[str, Any] = {}
     for part, (provenance, name) in chosen.items():
         manifest = read_manifest(store, provenance)
         if manifest is None:
             raise PermanentError(f"{model}: the manifest {provenance[:12]}… of its {part} is gone")
         paths[part] = store.fetch(manifest.outputs[name].units[0], folder)
-    return ModelFiles(**paths)
+    return ModelFiles(**paths).sampled_as(sampling_of(manifests))
 
 
-def _registered(store: Store, environment: Environment, model: str) -> dict[str, tuple[str, str]]:
-    from infra.trace import resolve
+def _registered(store: Store, environment: Environment, model: str) -> _Chosen:
+    from infra.trace import Reference, chain, resolve
 
     reference = resolve(store, model, environment.tracking_uri)
     assert reference.model is not None, "a models:/ reference names a model"
     made_of = reference.model.registration.made_of
-    return {part: (made_of[part].provenance, made_of[part].output) for part in _PARTS}
+    evaluated = made_of["evaluation"].provenance
+    manifests = chain(store, Reference(evaluated, (evaluated,))).manifests
+    return {part: (made_of[part].provenance, made_of[part].output) for part in _PARTS}, manifests
 
 
-def _of_pipeline(store: Store, pipeline: str) -> dict[str, tuple[str, str]]:
+def _of_pipeline(store: Store, pipeline: str) -> _Chosen:
     """The parts that a pipeline's stages had last; the one made last where two are of a kind."""
     stages = [name.removesuffix(".json") for name in store.names(f"pipelines/{pipeline}")]
     if not stages:
         known = nearest(pipeline, store.names("pipelines"))
         raise PermanentError(f"no pipeline {pipeline!r} has made anything here; {known}")
     found: dict[str, tuple[float, str, str]] = {}
-    for manifest in filter(None, (latest(store, pipeline, stage) for stage in stages)):
+    manifests = [one for stage in stages if (one := latest(store, pipeline, stage))]
+    for manifest in manifests:
         for name, output in manifest.outputs.items():
             candidate = (manifest.run.ended, manifest.provenance, name)
             found[output.kind] = max(found.get(output.kind, candidate), candidate)
     missing = [part for part, kind in _PARTS.items() if kind not in found]
     if missing:
         raise PermanentError(f"{pipeline} has not made its {', '.join(missing)} yet")
-    return {part: found[kind][1:] for part, kind in _PARTS.items()}
+    return {part: found[kind][1:] for part, kind in _PARTS.items()}, manifests

@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from flows.declaration import BoundStage
@@ -133,11 +135,14 @@ class StageRunner:
     ) -> None:
         """Run an effect; it is idempotent by contract and never cached."""
         folder = self.environment.home / "effects" / identity.fingerprint
-        work = Work(
-            self.store, self.environment, folder / "scratch", folder / "state",
-            identity.code_digest, self.sources(stage), inputs, listen,
-        )  # fmt: skip
-        stage.spec.function(**self._artifacts(inputs), params=stage.params, work=work)
+        folder.mkdir(parents=True, exist_ok=True)
+        # Its own each time: what a killed one has left there would be in the way.
+        with tempfile.TemporaryDirectory(prefix="scratch-", dir=folder) as scratch:
+            work = Work(
+                self.store, self.environment, Path(scratch), folder / "state",
+                identity.code_digest, self.sources(stage), inputs, listen,
+            )  # fmt: skip
+            stage.spec.function(**self._artifacts(inputs), params=stage.params, work=work)
 
     def _attempt(self, fingerprint: str, listen: Listener) -> Attempt | Manifest:
         """An attempt of our own, or what the one that we waited for has published."""

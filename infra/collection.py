@@ -91,6 +91,10 @@ class Collection:
         """A chunk is finished for good: forget the bytes that no other one wants."""
         Spool(self.config.spool).remove(self._table.release(chunk))
 
+    def reopen(self, keys: Sequence[str]) -> None:
+        """Forget that these URLs were asked for: the next attempt of the stage asks again."""
+        self._journal.reopen(keys)
+
     def write_attempts(self, path: Path) -> int:
         """Write every attempt to a parquet file, with times and addresses; how many they are."""
         rows = (vars(attempt) for attempt in self._journal.all_attempts())

@@ -15,9 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import open_clip
 import torch
-from open_clip import CLIPTextCfg, CLIPVisionCfg
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
@@ -68,15 +66,17 @@ class CLIP(nn.Module):
 
     def __init__(self, config: CLIPConfig) -> None:
         super().__init__()
+        import open_clip  # 4 s, and not needed to read a configuration
+
         self.config = config
-        vision = CLIPVisionCfg(
+        vision = open_clip.CLIPVisionCfg(
             layers=config.image_layers, width=config.image_width, head_width=config.head_width,
             patch_size=config.patch, image_size=config.resolution,
         )  # fmt: skip
         # Two tokens of our own: what follows a caption, and its end, whose state is the caption's.
         # open_clip takes the state at the largest token, so the end is the largest.
         self.padding, self.end = config.text_vocabulary, config.text_vocabulary + 1
-        text = CLIPTextCfg(
+        text = open_clip.CLIPTextCfg(
             context_length=config.text_length + 1, vocab_size=config.text_vocabulary + 2,
             width=config.text_width, heads=config.text_width // config.head_width,
             layers=config.text_layers, pad_id=self.padding, pool_type="argmax",

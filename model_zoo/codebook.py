@@ -17,8 +17,9 @@ from model_zoo.dvae import DVAE, map_pixels
 _PICTURES = 1200  # looked at
 _PATCHES = 30_000  # clustered
 _ROUNDS = 20
-# Flat patches are most of a drawing and few in kind; edges are what codes are needed for.
-_FLAT_WEIGHT = 0.02
+# Patches are drawn by their variance, and flat ones hardly at all: they are most of a drawing and
+# few in kind, and a code for each tint of a background is only noise to the prior.
+_FLAT_WEIGHT = 1e-5
 _SHARPNESS = 4.0  # logits: squared distances to the clusters, over the mean one, times this
 _LOG_SCALE = -1.5  # ln b of the likelihood at the start
 
@@ -72,7 +73,7 @@ def _means(rows: Tensor, group: Tensor, groups: int, empty: Tensor | None = None
 def _sample(features: Tensor, patches: Tensor, generator: torch.Generator) -> Tensor:
     contrast = patches.view(len(patches), 3, -1).std(dim=2).sum(dim=1)
     count = min(_PATCHES, len(patches))
-    return features[torch.multinomial(contrast + _FLAT_WEIGHT, count, generator=generator)]
+    return features[torch.multinomial(contrast.square() + _FLAT_WEIGHT, count, generator=generator)]
 
 
 def _hidden(network: DVAE, targets: Tensor) -> Tensor:

@@ -94,7 +94,9 @@ class _Pass:
         self.network = network
         self.guided = sampling.guidance != 1
         # Guided, each prompt has a second row of candidates: the same codes without a caption.
-        self.tokens = torch.cat([tokens, torch.full_like(tokens, PADDING)]) if self.guided else tokens
+        self.tokens = (
+            torch.cat([tokens, torch.full_like(tokens, PADDING)]) if self.guided else tokens
+        )
         self.uniforms = uniforms
         self.sampling = sampling
         self.before = network.config.text_length + 1

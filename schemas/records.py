@@ -36,6 +36,7 @@ class DropReason(StrEnum):
     # Seen when the image was asked for (a scheme or an opt-out may be refused here, too).
     REFUSED_ADDRESS = "refused_address"
     ROBOTS_DISALLOWED = "robots_disallowed"
+    ROBOTS_UNAVAILABLE = "robots_unavailable"  # cannot be read, which forbids, too
     NOT_FOUND = "not_found"  # 404 and 410
     HTTP_4XX = "http_4xx"
     HTTP_5XX = "http_5xx"

@@ -2,8 +2,8 @@
 
 A scene has one thing with a size, or two things of different colours with a relation. Captions are
 made from a scene in several phrasings, and `parse_caption` reads them back, so that a checker knows
-what a prompt asks for. The things in `HELD_OUT` and the pairings of `pairing_is_held_out` never
-occur in training captions, though each of their colours and shapes does.
+what a prompt asks for. The things in `HELD_OUT` and `HELD_OUT_SIZED` and the pairings of
+`pairing_is_held_out` never occur in training captions, though each of their attributes does.
 
 The background words are not colours of things, so a word never has two meanings.
 """
@@ -43,13 +43,21 @@ PAIR_SIZE = 0.40
 RELATIONS: tuple[str, ...] = ("left of", "above")
 MIRRORED: dict[str, str] = {"left of": "right of", "above": "below"}
 
+# No size of these is ever shown, alone or in a pair.
 HELD_OUT: frozenset[tuple[str, str]] = frozenset(
+    {("red", "triangle"), ("green", "cross"), ("blue", "circle")}
+)
+# These are never shown alone in this size; the other size is, and pairs have no sizes.
+HELD_OUT_SIZED: frozenset[tuple[str, str, str]] = frozenset(
     {
-        ("red", "triangle"),
-        ("green", "cross"),
-        ("blue", "circle"),
-        ("yellow", "square"),
-        ("purple", "triangle"),
+        ("yellow", "square", "large"),
+        ("purple", "triangle", "small"),
+        ("cyan", "cross", "large"),
+        ("red", "circle", "small"),
+        ("green", "triangle", "large"),
+        ("blue", "square", "small"),
+        ("yellow", "cross", "small"),
+        ("purple", "circle", "large"),
     }
 )
 
@@ -131,10 +139,22 @@ def all_scenes(things: int) -> Iterator[Scene]:
 
 
 def is_held_out(scene: Scene) -> bool:
-    """Whether the scene must not occur in training: a held-out thing, or a held-out pairing."""
+    """Whether the scene must not occur in training."""
+    return why_held_out(scene) != ""
+
+
+def why_held_out(scene: Scene) -> str:
+    """What of the scene never occurs in training.
+
+    Returns:
+        "combination" (a colour with a shape), "size" (those two in this size), "pairing" (two
+        things together), or "" where all of it does occur.
+    """
     if any(thing.combination in HELD_OUT for thing in scene.things):
-        return True
-    return len(scene.things) == 2 and pairing_is_held_out(*scene.things)
+        return "combination"
+    if any((*thing.combination, thing.size) in HELD_OUT_SIZED for thing in scene.things):
+        return "size"
+    return "pairing" if len(scene.things) == 2 and pairing_is_held_out(*scene.things) else ""
 
 
 def pairing_is_held_out(first: Thing, second: Thing) -> bool:

@@ -11,11 +11,16 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from schemas.artifact import Candidates
+from schemas.manifest import Manifest
+
+SAMPLING = "sampling.json"  # in a model's folder: how it was sampled from when it was evaluated
 _METADATA = "tapir"  # one entry only: the order of several is not the same in every process
 
 
@@ -115,3 +120,14 @@ def by_group(sets: Iterable[CandidateSet]) -> dict[str, list[PromptCandidates]]:
         for one in candidates.each():
             groups.setdefault(one.prompt.group, []).append(one)
     return groups
+
+
+def sampling_of(manifests: Iterable[Manifest]) -> dict[str, Any]:
+    """How the candidates in a chain of manifests were drawn; nothing declared if there are none.
+
+    A model is used as it was evaluated: another temperature or guidance is another model.
+    """
+    for manifest in manifests:
+        if any(output.kind == Candidates.kind for output in manifest.outputs.values()):
+            return dict(manifest.params["sampling"])
+    return {}

@@ -44,8 +44,9 @@ _FEATURES = pa.schema(
 class DedupParams(StageParams):
     """When two pictures count as the same to the eye.
 
-    The defaults take 99.9 % of re-encoded and resized copies of the demo's drawings for the same,
-    and of 5,000 drawings 6 for one that they are not.
+    Measured on the demo's web (seed 1): with the defaults 1 of 386 copies stays and 1 of 6,436
+    different drawings goes. No mean difference separates them wholly: copies are up to 2.7 levels
+    apart, two drawings of one small shape 2.3 and more.
 
     Attributes:
         distance: bits of 256 in which their hashes may differ.
@@ -54,7 +55,7 @@ class DedupParams(StageParams):
     """
 
     distance: int = Field(default=16, ge=0, le=64)
-    mean_difference: float = Field(default=3.0, ge=0)
+    mean_difference: float = Field(default=2.5, ge=0)
     most_difference: float = Field(default=36.0, ge=0)
 
 

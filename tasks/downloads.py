@@ -10,9 +10,10 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
+from urllib.parse import urlsplit
 
 from infra.collection import Collection, Fetched
-from infra.gateway.outcomes import Attempt, Outcome, url_key
+from infra.gateway.outcomes import Attempt, url_key
 from infra.image_types import image_type
 from infra.img2dataset import Result
 from infra.shards import Sample, write_shard
@@ -21,8 +22,6 @@ from infra.work import Mapped, ShardWork, Work
 from schemas.artifact import Unit
 from schemas.records import DROP_SCHEMA, OUTCOME_SCHEMA, PAIR_SCHEMA, DropReason, drop_record
 
-# An outcome gives the reason of its own name, but for a robots.txt that could not be read.
-_REASONS = {Outcome.ROBOTS_UNAVAILABLE: DropReason.ROBOTS_DISALLOWED}
 _ENCODED = "jpg"  # what img2dataset makes of resized pictures
 
 Pair = dict[str, Any]
@@ -68,10 +67,16 @@ class Downloads:
             collection.want(chunk.sha256, self._urls(chunk))
 
     def make(self, chunk: Unit) -> Mapped:
-        """The outputs `images`, `drops` and `outcomes` of a chunk, fetched if they are not made."""
+        """The outputs `images`, `drops` and `outcomes` of a chunk, fetched if they are not made.
+
+        Raises:
+            ConnectionError: if not one host of it could be reached; asking later may help.
+        """
         missing = chunk.sha256 in self._missing
         if missing and chunk.sha256 not in self._in_batch:
             self._fetch_from(chunk)
+        if missing:
+            self._refuse_silence(chunk)
         made = self._work.map(self.download, [chunk], **self._config)
         if missing:
             # Only now is the shard in the store for good, so that nobody asks for the bytes again.
@@ -140,6 +145,26 @@ class Downloads:
         shutil.rmtree(folder, ignore_errors=True)  # of the batch before, which is written
         self._fetched = self._collection.fetch(urls, folder, self._show)
 
+    def _refuse_silence(self, chunk: Unit) -> None:
+        """Do not remember for good what came of a time when this machine reached nothing.
+
+        A chunk whose images all lie on one host says little, for that may be gone; unless there is
+        no other chunk, when nothing would be left anyway.
+        """
+        urls = self._urls(chunk)
+        tried = [one for key in urls if (one := self._fetched.attempts[key]).tried]
+        hosts = sorted({urlsplit(one.url).netloc for one in tried})
+        few = len(hosts) < 2 and (chunk.records or 0) < self._pairs
+        if not tried or few or not all(one.unreachable for one in tried):
+            return
+        self._collection.reopen([one.key for one in tried])
+        first = tried[0]
+        raise ConnectionError(
+            f"{self._stage}: none of the {len(hosts)} hosts of {chunk.name} could be reached, so"
+            f" its {len(tried)} images stay to be asked for; is this machine's network up?"
+            f" {first.url}: {first.outcome}, {first.detail or first.error}"
+        )
+
     def _show(self, ended: int) -> None:
         # A URL that is asked for twice ends twice, so this runs a little ahead.
         self._work.progress(min(self._done + ended, self._pairs), self._pairs, "images")
@@ -151,8 +176,7 @@ class Downloads:
 
 def _objection(attempt: Attempt, result: Result | None) -> tuple[DropReason, str] | None:
     if not attempt.ok:
-        reason = _REASONS.get(attempt.outcome) or DropReason(attempt.outcome.value)
-        return reason, attempt.detail
+        return DropReason(attempt.outcome.value), attempt.detail
     assert result is not None
     if result.undecodable:
         return DropReason.UNDECODABLE, result.error[:200]

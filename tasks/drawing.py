@@ -6,16 +6,17 @@ do the same in two steps, and give the same pictures for the same seeds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from model_zoo.generators import AS_IN_PAPER, Sampling
-from tasks.candidates import CandidateSet, Prompt, PromptCandidates
+from tasks.candidates import SAMPLING, CandidateSet, Prompt, PromptCandidates
 from tasks.devices import steady_threads
 from tasks.judging import Judge
 from tasks.painting import Painter, candidate_seeds
@@ -24,20 +25,30 @@ from tasks.sheets import Cell, Row, draw_sheet
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """The four files of a text-to-image model."""
+    """The four files of a text-to-image model, and how it is sampled from."""
 
     prior: Path
     image_tokenizer: Path
     text_tokenizer: Path
     ranker: Path
+    sampling: Sampling = AS_IN_PAPER
 
     @classmethod
     def of(cls, folder: Path) -> ModelFiles:
         """The files of a folder, which are named after their parts."""
+        declared = folder / SAMPLING
+        sampling = AS_IN_PAPER
+        if declared.exists():
+            sampling = Sampling.model_validate_json(declared.read_text())
         return cls(
             folder / "prior.safetensors", folder / "image_tokenizer.safetensors",
             folder / "text_tokenizer.json", folder / "ranker.safetensors",
+            sampling,
         )  # fmt: skip
+
+    def sampled_as(self, declared: Mapping[str, Any]) -> ModelFiles:
+        """The same files, sampled from as declared (fields of `Sampling`)."""
+        return replace(self, sampling=Sampling.model_validate(declared))
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,7 @@ class Artist:
     def __init__(self, files: ModelFiles) -> None:
         self.painter = Painter(files.prior, files.image_tokenizer, files.text_tokenizer)
         self.judge = Judge(files.ranker, files.text_tokenizer)
+        self.sampling = files.sampling
 
     @classmethod
     def load(cls, files: ModelFiles | Path) -> Artist:
@@ -63,7 +75,7 @@ class Artist:
 
     def draw(
         self, prompts: Sequence[str], candidates: int = 16, keep: int = 4, seed: int = 0,
-        sampling: Sampling = AS_IN_PAPER,
+        sampling: Sampling | None = None,
     ) -> list[list[Drawn]]:  # fmt: skip
         """The best pictures of each prompt, best first.
 
@@ -71,6 +83,7 @@ class Artist:
             candidates: how many are drawn of each prompt.
             keep: how many of them are given back.
             seed: the same prompt, number and seed give the same picture.
+            sampling: how codes are drawn; None is how the model was evaluated.
 
         Raises:
             ValueError: for a prompt that cannot be drawn, or numbers that make no sense.
@@ -81,7 +94,7 @@ class Artist:
             )
         seeds = candidate_seeds(seed, prompts, candidates)
         with steady_threads():
-            codes, pictures = self.painter.paint(prompts, seeds, sampling)
+            codes, pictures = self.painter.paint(prompts, seeds, sampling or self.sampling)
             scores = self.judge.scores(prompts, pictures)
         named = tuple(Prompt(prompt) for prompt in prompts)
         ranked = CandidateSet(named, seeds, codes, pictures).ranked(scores)

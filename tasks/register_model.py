@@ -24,7 +24,9 @@ from infra.store import Store
 from infra.trace import Reference, chain
 from infra.work import Work
 from schemas.artifact import Artifact, Evaluation, ImageTokenizer, Prior, Ranker, TextTokenizer
+from schemas.manifest import Manifest
 from schemas.stage import stage
+from tasks.candidates import SAMPLING, sampling_of
 from tasks.networks import NetworkParams
 
 ARTIST = "tasks.drawing:Artist"
@@ -112,14 +114,21 @@ def _check_evaluation(
 
 def _contents_behind(provenance: str, store: Store) -> set[str]:
     """Content digests of all outputs in the chain of a manifest."""
-    manifests = chain(store, Reference(provenance, (provenance,))).manifests
+    manifests = _manifests_behind(provenance, store)
     return {output.digest for manifest in manifests for output in manifest.outputs.values()}
+
+
+def _manifests_behind(provenance: str, store: Store) -> list[Manifest]:
+    return list(chain(store, Reference(provenance, (provenance,))).manifests)
 
 
 def _registration(
     parts: Mapping[str, Artifact], measured: Mapping[str, Any], params: RegisterParams, work: Work
 ) -> Registration:
     weights = {_file_name(name, part): _file(part, params, work) for name, part in parts.items()}
+    weights[SAMPLING] = work.scratch / SAMPLING
+    drawn = sampling_of(_manifests_behind(work.inputs["evaluation"].provenance, work.store))
+    weights[SAMPLING].write_text(json.dumps(drawn, indent=1))
     files = write_model_folder(
         work.scratch / "model", weights, ARTIST, params.modules(), DISTRIBUTIONS
     )

@@ -19,7 +19,7 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import NamedTuple
 
-from infra.demo_web.access_log import LOG_FILE, LOGGED, AccessLog, LogEntry
+from infra.demo_web.access_log import LOG_FILE, LOGGED, AccessLog, LogEntry, read_log
 from infra.demo_web.certificates import server_context
 from infra.demo_web.site import TRAP_PORT, Behaviour, Route, read_site
 
@@ -59,10 +59,12 @@ class DemoServer:
         """
         self.folder = folder
         self._site = read_site(folder)
-        self._log = AccessLog(log or folder / LOG_FILE)
+        log = log or folder / LOG_FILE
+        # A visitor that was told to come later may come after this server has been started anew.
+        self._throttled = _told_to_wait(log)
+        self._log = AccessLog(log)
         self._servers: list[asyncio.Server] = []
         self._ports = Ports(0, 0, 0)
-        self._throttled: Counter[Route] = Counter()
         self._connections: set[asyncio.Task[None]] = set()
 
     async def start(self) -> Ports:
@@ -142,8 +144,8 @@ class DemoServer:
         if request.method not in ("GET", "HEAD"):
             return Route(request.host, request.path, 405, (("Allow", "GET, HEAD"),))
         if found.behaviour in (Behaviour.THROTTLE, Behaviour.THROTTLE_DATE):
-            self._throttled[found] += 1
-            if self._throttled[found] <= found.amount:
+            self._throttled[found.host, found.path] += 1
+            if self._throttled[found.host, found.path] <= found.amount:
                 return _too_many(found)
         return found
 
@@ -241,6 +243,12 @@ class _Answer:
 
 
 _REASONS = {200: "OK", 302: "Found", 404: "Not Found", 410: "Gone", 429: "Too Many Requests"}
+
+
+def _told_to_wait(log: Path) -> Counter[tuple[str, str]]:
+    """How often each address was answered with 429, as far as a log knows."""
+    entries = read_log(log) if log.exists() else []
+    return Counter((entry.host, entry.path) for entry in entries if entry.status == 429)
 
 
 def _too_many(route: Route) -> Route:

@@ -29,7 +29,7 @@ _PATIENCE = 30.0  # seconds to wait for another process's transaction
 
 
 class Journal:
-    """The gateway's side of the journal: it alone writes."""
+    """The gateway's side of the journal: it alone writes attempts."""
 
     def __init__(self, path: Path) -> None:
         self._writer = _connect(path)
@@ -115,6 +115,13 @@ class JournalReader:
         """Every attempt, in the order of keys, those at one URL in order."""
         for row in self._database.execute(f"{_SELECT} ORDER BY key, seq"):
             yield _attempt(row)
+
+    def reopen(self, keys: Sequence[str]) -> None:
+        """Let these URLs be asked for as often as if they had never been."""
+        fresh = {"attempt": 0, "permanent": False, "requested": False, "not_before": None}
+        rows = [tuple({**vars(one), **fresh}.values()) for one in self.standing(keys).values()]
+        with self._database:
+            self._database.executemany(_INSERT, rows)
 
     def rows(self) -> int:
         """How many attempts there are."""

@@ -45,6 +45,11 @@ TRANSIENT = frozenset(
 )
 
 
+# Refused on this machine, before any host is asked.
+_UNASKED = frozenset({Outcome.BAD_URL, Outcome.REFUSED_SCHEME, Outcome.REFUSED_ADDRESS})
+_SILENCE = frozenset({Outcome.DNS_ERROR, Outcome.CONNECTION_ERROR, Outcome.TIMEOUT})
+
+
 class Refused(Exception):
     """An attempt ended without an image.
 
@@ -86,7 +91,8 @@ class Attempt:
 
     Attributes:
         key: `url_key` of the URL.
-        attempt: how many attempts there were, with this one; a deferred one adds none.
+        attempt: how many attempts there were, with this one; a deferred one adds none, and 0 says
+            that those before do not count (`JournalReader.reopen`).
         permanent: no further attempt can change the outcome.
         requested: a request for the image itself, not only for robots.txt, left the machine.
         size, sha256: of the body, if all of it came.
@@ -118,6 +124,17 @@ class Attempt:
     def ok(self) -> bool:
         """Whether the image is there."""
         return self.outcome is Outcome.OK
+
+    @property
+    def tried(self) -> bool:
+        """Whether a host was to be asked at all."""
+        return self.outcome not in _UNASKED
+
+    @property
+    def unreachable(self) -> bool:
+        """Whether the host gave no answer, or would not even show its robots.txt."""
+        silent = self.outcome in _SILENCE and self.status is None
+        return silent or self.outcome is Outcome.ROBOTS_UNAVAILABLE
 
     def is_final(self, attempts: int) -> bool:
         """Whether the URL is never to be asked for again when `attempts` are allowed."""

@@ -1,8 +1,8 @@
-"""A small pipeline over text files, run by the real runner on a real store."""
+"""Small pipelines, run by the real runner on a real store."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -10,10 +10,12 @@ import pytest
 from flows.declaration import BoundPipeline, bind
 from flows.stage_runner import RunIds, StageRunner, references
 from infra.environment import Environment
+from infra.prefect_server import PrefectServer
 from infra.store import Store
 from infra.work import Event
 from schemas.manifest import Manifest
 from schemas.pipeline import parse_declaration
+from tests.flows.shapes import Shapes, run_tiny
 
 DECLARATION = """\
 name: words
@@ -80,3 +82,18 @@ class Words:
 def words(tmp_path: Path) -> Words:
     """The small pipeline in a folder of its own."""
     return Words(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One Prefect server for many runs: starting one takes most of a small run's time."""
+    started = PrefectServer(tmp_path_factory.mktemp("prefect"))
+    started.wait()
+    yield started.url
+    started.process.terminate()
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Shapes:
+    """The bundled `shapes`, tiny, run to its end; copy the home before you change anything."""
+    return run_tiny(tmp_path_factory.mktemp("shapes"))

@@ -51,9 +51,13 @@ def _plain(network: Dalle, tokens: Tensor, seed: int, sampling: Sampling) -> Ten
 @pytest.mark.parametrize(
     "sampling",
     [
-        Sampling(), Sampling(temperature=0.7, top_k=5), Sampling(top_p=0.8),
-        Sampling(temperature=0), Sampling(guidance=3), Sampling(guidance=0, top_k=5),
-    ],  # fmt: skip
+        Sampling(),
+        Sampling(temperature=0.7, top_k=5),
+        Sampling(top_p=0.8),
+        Sampling(temperature=0),
+        Sampling(guidance=3),
+        Sampling(guidance=0, top_k=5),
+    ],
     ids=str,
 )
 def test_cached_equals_uncached(network: Dalle, tokens: Tensor, sampling: Sampling) -> None:

@@ -10,6 +10,7 @@ import pytest
 from schemas.scene import (
     COLOURS,
     HELD_OUT,
+    HELD_OUT_SIZED,
     SHAPES,
     Scene,
     Thing,
@@ -17,6 +18,7 @@ from schemas.scene import (
     captions,
     is_held_out,
     parse_caption,
+    why_held_out,
 )
 
 ONE = Scene("white", (Thing("red", "circle", "large"),))
@@ -101,10 +103,24 @@ def test_held_out_things_never_occur_in_training_but_their_parts_do():
         seen = [s for s in all_scenes(things) if not is_held_out(s)]
         combinations = {thing.combination for scene in seen for thing in scene.things}
         assert not combinations & HELD_OUT
+        sized = {(*thing.combination, thing.size) for scene in seen for thing in scene.things}
+        assert not sized & HELD_OUT_SIZED
+        assert {key[:2] for key in HELD_OUT_SIZED} <= combinations
         colours = Counter(colour for colour, _ in combinations)
         shapes = Counter(shape for _, shape in combinations)
         assert min(colours[colour] for colour in COLOURS) >= 2
         assert min(shapes[shape] for shape in SHAPES) >= 4
+
+
+def test_why_a_scene_is_held_out_is_said():
+    for thing, why in (
+        (Thing("red", "triangle", "small"), "combination"),
+        (Thing("cyan", "cross", "large"), "size"),
+        (Thing("cyan", "cross", "small"), ""),
+    ):
+        assert why_held_out(Scene("grey", (thing,))) == why
+    pair = (Thing("red", "triangle"), Thing("cyan", "cross"))
+    assert why_held_out(Scene("grey", pair, "above")) == "combination"
 
 
 def test_some_pairings_of_seen_things_are_held_out_in_either_order():

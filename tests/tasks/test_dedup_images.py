@@ -13,6 +13,7 @@ from infra.tables import read_table
 from infra.work import Work
 from schemas.artifact import ImageShards
 from schemas.records import CLUSTER_SCHEMA, DROP_SCHEMA
+from schemas.scene import all_scenes
 from tasks.clusters import Bounds, Features, find_clusters
 from tasks.dedup_images import DedupParams, dedup_images
 from tasks.picture_hash import hash_picture
@@ -162,3 +163,29 @@ def test_two_drawings_of_one_scene_are_two_pictures(tmp_path):
     found, _ = run(tmp_path, [make_sample(f"{n}", d) for n, d in enumerate(drawings)], 1)
 
     assert found.kept.records >= 39
+
+
+def test_small_shapes_that_are_drawn_anew_are_different_pictures(tmp_path):
+    """The hardest of the demo's: most of both pictures is the same background."""
+    rng = random.Random(3)
+    scenes = [scene for scene in all_scenes(1) if scene.things[0].size == "small"]
+    drawings = [saved(draw(scene, rng, 64)) for scene in scenes for _ in range(8)]
+    found, _ = run(tmp_path, [make_sample(f"{n}", d) for n, d in enumerate(drawings)], 1)
+
+    assert found.kept.records == len(drawings)
+
+
+def test_a_tone_that_changes_little_of_an_emoji_makes_another_picture(tmp_path):
+    """A face whose skin alone differs: on average little, and much where the skin is."""
+    rng = np.random.default_rng(4)
+    face = Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).resize((64, 64), 0)
+    tones = [(250, 220, 190), (190, 140, 90), (90, 60, 50)]
+    pictures = []
+    for tone in tones:
+        picture = face.copy()
+        picture.paste(tone, (28, 28, 36, 36))
+        pictures.append(picture)
+    samples = [make_sample(f"{n}", saved(p)) for n, p in enumerate(pictures)]
+    found, _ = run(tmp_path, samples, 1)
+
+    assert found.kept.records == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 import multiprocessing
 import multiprocessing.process
 import random
@@ -250,6 +251,47 @@ def test_no_image_at_all_stops_with_the_funnel(tmp_path: Path) -> None:
         table = as_table(work, make_pairs(["a.test/a.png", "a.test/b.png"]))
         with pytest.raises(PermanentError, match="2 not_found"):
             download_images(table, parameters(hosts), work)
+
+
+def test_a_time_without_network_is_not_remembered(tmp_path: Path) -> None:
+    """Not one host answers: an error that is tried again, and then every image is asked for."""
+    names = ["a.test/0.png", "a.test/1.png", "b.test/2.png"]
+    site = {name: page(encoded(number)) for number, name in enumerate(names)}
+    work = Work.local(tmp_path)
+    table = as_table(work, make_pairs(names))
+    with serving(tmp_path / "web", site) as hosts:
+        pass  # it has answered nothing when it ends
+    with pytest.raises(ConnectionError, match=r"none of the 2 hosts .* could be reached"):
+        download_images(table, parameters(hosts), work)
+    hosts.unlink()
+    with serving(tmp_path / "web", site) as hosts:
+        found = download_images(table, parameters(hosts), work)
+    assert set(samples(work, found)) == set(names)
+
+
+def test_one_host_that_is_gone_is_no_reason_to_wait(tmp_path: Path) -> None:
+    with serving(tmp_path / "web", make_site(10)) as hosts:
+        work = Work.local(tmp_path)
+        table = as_table(
+            work, make_pairs([f"a.test/{n}.png" for n in range(3)]), make_pairs(["gone.test/a"])
+        )
+        known = json.loads(hosts.read_text())["hosts"]
+        hosts.write_text(json.dumps({"hosts": {**known, "gone.test:80": "127.0.0.1:9"}}))
+        found = download_images(table, parameters(hosts), work)
+    assert found.images.records == 3
+    (drop,) = rows(work, found.drops.units, DROP_SCHEMA)
+    assert drop["reason"] == "connection_error"
+
+
+def test_a_robots_txt_that_cannot_be_read_is_a_reason_of_its_own(tmp_path: Path) -> None:
+    site = make_site(3) | {"d.test/robots.txt": {"status": 503}, "d.test/a": page(encoded(7))}
+    with serving(tmp_path / "web", site) as hosts:
+        work = Work.local(tmp_path)
+        table = as_table(work, make_pairs(["a.test/0.png", "d.test/a"]))
+        found = download_images(table, parameters(hosts), work)
+    (drop,) = rows(work, found.drops.units, DROP_SCHEMA)
+    assert drop["reason"] == "robots_unavailable"
+    assert requests(tmp_path / "web")["d.test/a"] == 0
 
 
 def test_a_missing_file_of_private_hosts_is_named(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ from infra.lineage.registry import Registry, Verdict
 from infra.store import Store
 from infra.trace import chain, chain_json, render, resolve, verify
 from infra.work import Event, Work
-from schemas.artifact import Artifact, Evaluation, RankedCandidates
+from model_zoo.generators import Sampling
+from schemas.artifact import Artifact, Candidates, Evaluation, RankedCandidates
 from schemas.manifest import Manifest
 from tasks.drawing import Artist, ModelFiles
 from tasks.register_model import PARTS, RegisterParams, register_model
@@ -85,9 +86,11 @@ class Home:
         path = self.folder / "metrics.json"
         path.write_text(json.dumps(found))
         evaluation = Evaluation(units=(self.store.put(path, "metrics.json"),))
-        ranked = manifest(
-            "ranked", {"output": RankedCandidates()}, {name: self.part(name) for name in PARTS}
-        )
+        parts = {name: self.part(name) for name in PARTS}
+        sampling = {"temperature": 0.5, "top_k": 4}
+        drawn = manifest("drawn", {"output": Candidates()}, parts, params={"sampling": sampling})
+        publish(self.store, drawn)
+        ranked = manifest("ranked", {"output": RankedCandidates()}, {"drawn": drawn})
         publish(self.store, ranked)
         return publish(self.store, manifest("evaluation", {"output": evaluation}, {"r": ranked}))
 
@@ -289,7 +292,8 @@ def test_the_model_draws_in_a_fresh_process_as_tapir_draws(home: Home) -> None:
     work = Work.local(home.folder)
     files = [work.fetch(home.part(name).outputs["output"].units[0]) for name in PARTS]
     artist = Artist.load(ModelFiles(**dict(zip(PARTS, files, strict=True))))
-    expected = artist.draw(["a red circle", "a blue square"], candidates=3, keep=2, seed=5)
+    evaluated = Sampling(temperature=0.5, top_k=4)
+    expected = artist.draw(["a red circle", "a blue square"], 3, 2, 5, sampling=evaluated)
     assert [row["prompt"] for row in rows] == ["a red circle"] * 2 + ["a blue square"] * 2
     for row, one in zip(rows, [one for drawn in expected for one in drawn], strict=True):
         assert row["score"] == pytest.approx(one.score, abs=1e-6)
@@ -309,7 +313,8 @@ def test_nothing_in_the_model_is_pickled(home: Home) -> None:
     code = {path for path in names if path.endswith(".py")}
     assert {"drawing_model.py", "code/tasks/drawing.py", "code/model_zoo/dalle.py"} <= code
     about = {"MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt"}
-    assert names - weights - code - about == {"artifacts/model/model.json"}
+    rest = {"artifacts/model/model.json", "artifacts/model/sampling.json"}
+    assert names - weights - code - about == rest
 
 
 def test_altered_weights_are_not_loaded_and_verify_names_them(home: Home) -> None:
@@ -336,7 +341,7 @@ def test_a_model_is_traced_to_all_that_it_was_made_from(home: Home) -> None:
     home.register(home.evaluated(0.7))
     found = chain(home.store, resolve(home.store, "models:/tiny@champion", home.uri))
     stages = [one.stage for one in found.manifests]
-    assert sorted(stages) == sorted([*PARTS, "ranked", "evaluation"])
+    assert sorted(stages) == sorted([*PARTS, "drawn", "ranked", "evaluation"])
     assert stages.index("evaluation") < stages.index("ranked") < stages.index("prior")
     tags = home.client.get_model_version("tiny", "1").tags
     assert tags["tapir.provenance.prior"] == home.part("prior").provenance

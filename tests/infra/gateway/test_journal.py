@@ -45,6 +45,24 @@ def test_what_was_appended_is_read_back(tmp_path: Path) -> None:
     run(test())
 
 
+def test_a_url_that_is_reopened_counts_as_never_asked_for(tmp_path: Path) -> None:
+    async def test() -> None:
+        journal = Journal(tmp_path / "journal.sqlite")
+        one, other = attempt(1, Outcome.CONNECTION_ERROR, attempt=2), attempt(2)
+        for entry in (one, other):
+            await journal.append(entry)
+        with JournalReader(tmp_path / "journal.sqlite") as reader:
+            reader.reopen([one.key, "0" * 32])
+            assert not reader.standing([one.key])[one.key].is_final(attempts=1)
+            assert reader.standing([other.key]) == {other.key: other}
+            assert reader.counts()["requests"] == 2
+        last = journal.last(one.key)
+        assert last is not None and last.attempt == 0
+        await journal.close()
+
+    run(test())
+
+
 def test_attempts_that_end_together_share_a_commit(tmp_path: Path) -> None:
     async def test() -> None:
         journal = Journal(tmp_path / "journal.sqlite")
