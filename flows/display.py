@@ -60,7 +60,10 @@ class Display:
         """Take in what happened to a stage (the `Watcher` of `flows.run`)."""
         with self._lock:
             line = self._lines.get(stage)
-            if line is None:
+            if kind == "stopped":
+                self.__exit__()  # the process ends before anybody else could
+                self.console.print(values["text"], markup=False)
+            elif line is None:
                 self._say(f"{stage}: {values.get('text', kind)}")
             elif kind == "progress":
                 line.done, line.total, line.unit = (

@@ -7,15 +7,18 @@ store knows returns the state `Cached`, so that its page says so.
 from __future__ import annotations
 
 import contextvars
+import os
 import queue
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from signal import SIGINT, SIGTERM
 from typing import Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.exceptions import TerminationSignal
 from prefect.futures import PrefectFuture
 from prefect.states import Completed, State
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -40,6 +43,7 @@ WATCHER: contextvars.ContextVar[Watcher] = contextvars.ContextVar(
 )
 _PERMANENT = (PermanentError, DamagedUnit, ValueError, TypeError)
 _RUNNER: Any = ThreadPoolTaskRunner(max_workers=32)  # Prefect's types do not fit its own flow
+_EXIT = {KeyboardInterrupt: 128 + SIGINT, TerminationSignal: 128 + SIGTERM}
 _REPAIRS = 2  # how often a stage's damaged inputs are made again in one run
 
 
@@ -283,6 +287,11 @@ def run_pipeline(
             for stage in bound.stages.values():
                 runner.sources(stage)  # a missing source stops the run before any work
             return _execute(bound, runner, watch)
+    except (KeyboardInterrupt, TerminationSignal) as signal:
+        # Prefect would wait for the stages' threads, which nothing can stop. What they started ends
+        # with this process, and what they had finished is kept, as after any kill.
+        watch("", "stopped", {"text": "stopped; the same command goes on from here"})
+        os._exit(_EXIT[type(signal)])
     finally:
         environment.close()
 

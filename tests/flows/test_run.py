@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import sqlite3
 import time
 from collections import Counter
@@ -104,6 +105,20 @@ def test_killed_runs_leave_no_orphans_and_the_next_gives_the_same(
     tapir("run", str(tapir.file))
     assert _outputs(tapir) == _outputs(calm)
     assert "all files are as they were made" in tapir("verify", "words/joined")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_told_to_stop_stops_at_once(tapir: Tapir, number: int, status: int) -> None:
+    process = tapir.start("run", str(tapir.file), "--set", "words.pause=60")
+    deadline = time.monotonic() + 60
+    while not list((tapir.home / "store" / "partial").glob("*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == status, out + err
+    assert "the same command goes on from here" in err
+    assert tapir.left_running() == []
 
 
 def _outputs(tapir: Tapir) -> dict[str, str]:
