@@ -171,6 +171,13 @@ def test_throttled_images_come_after_the_wait_that_was_asked_for(site, tmp_path)
                 assert fresh.get(row.image_url)[0].status == 200
 
 
+def test_who_was_told_to_wait_is_served_by_a_server_started_anew(site, tmp_path):
+    url = first(read_truth(site), Kind.THROTTLED).image_url
+    for status in (429, 200):
+        with serve_site(site, tmp_path / "log") as serving:
+            assert Client(serving).get(url)[0].status == status
+
+
 def test_slow_images_are_slow_and_whole(client, rows, pages):
     url = first(rows, Kind.SLOW).image_url
     start = time.monotonic()
