@@ -31,6 +31,8 @@ from tests.flows.command import ROOT, Tapir, kill
 from tests.flows.shapes import Shapes, tiny
 from tests.infra.making import fresh_database
 
+pytestmark = pytest.mark.slow  # all of it compares with a whole run
+
 STAGES = [name for name in tiny()["stages"] if name != "model"]
 TRAININGS = ("image_tokenizer", "prior", "ranker")
 ON_DASK = ("clean", "codes")  # the others' calls run inline, which spares the cluster's start

@@ -21,6 +21,8 @@ from infra.demo_web.truth import read_truth
 from tests.flows.command import ROOT, Tapir
 from tests.flows.shapes import Shapes, tiny
 
+pytestmark = pytest.mark.slow  # all of it waits for a whole run
+
 STAGES = list(tiny()["stages"])
 CHAMPION = "models:/shapes@champion"
 
