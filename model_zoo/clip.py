@@ -21,12 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model_zoo.crops import CropConfig, PictureFiles, area_resize
-from model_zoo.near_captions import NearPairs
 from schemas.base import Frozen
 
 # Pixels are mapped to about [-2, 2], as the statistics of natural pictures would do.
 PIXEL_MEAN, PIXEL_SPREAD = 127.5, 63.75
-HIDDEN = -2  # a token that training keeps from the text tower
 LARGEST_SCALE = math.log(100)  # of the logits, as in the paper: a larger one is unstable
 
 
@@ -46,8 +44,6 @@ class CLIPConfig(Frozen):
     crops: CropConfig = CropConfig(smallest=1, largest=1)
     shift: int = Field(default=1, ge=0)  # most pixels that a picture is moved in training
     blur: float = Field(default=0.0, ge=0, le=1)  # most of a 3x3 mean that is mixed in
-    near_captions: int = Field(default=0, ge=0)  # hard negatives made of each caption
-    hidden_words: float = Field(default=0.0, ge=0, lt=1)  # share of tokens hidden in training
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
@@ -107,7 +103,7 @@ class CLIP(nn.Module):
         if tokens.shape[1] > length:
             raise ValueError(f"captions of {tokens.shape[1]} tokens; text_length is {length}")
         rows = functional.pad(tokens.long(), (0, length + 1 - tokens.shape[1]), value=-1)
-        ends = (rows != -1).sum(dim=1, keepdim=True)
+        ends = (rows >= 0).sum(dim=1, keepdim=True)
         rows = rows.masked_fill(rows < 0, self.padding).scatter(1, ends, self.end)
         features: Tensor = self.towers.encode_text(rows)
         return functional.normalize(features.float(), dim=-1)
@@ -125,28 +121,18 @@ def contrastive_loss(
 
     Args:
         images: features of length 1 [B, D].
-        texts: the same of their captions, row by row, and of any further ones that are no picture's
-            [B or more, D].
+        texts: the same of the captions, row by row.
         scale: what multiplies cosines.
-        tokens: all captions; those that are equal are no negatives of each other.
+        tokens: the captions; those that are equal are no negatives of each other.
     """
-    count = len(images)
     logits = scale * images @ texts.t()
-    same = (tokens[:count, None] == tokens[None]).all(dim=-1)
-    partner = torch.eye(count, len(tokens), dtype=torch.bool, device=tokens.device)
+    same = (tokens[:, None] == tokens[None]).all(dim=-1)
+    partner = torch.eye(len(tokens), dtype=torch.bool, device=tokens.device)
     logits = logits.masked_fill(same & ~partner, float("-inf"))
-    target = torch.arange(count, device=tokens.device)
-    of_images = functional.cross_entropy(logits, target)
-    of_texts = functional.cross_entropy(logits[:, :count].t(), target)
+    target = torch.arange(len(tokens), device=tokens.device)
+    loss = functional.cross_entropy(logits, target) + functional.cross_entropy(logits.t(), target)
     found = (logits.argmax(dim=1) == target).float().mean()
-    return (of_images + of_texts) / 2, found.detach()
-
-
-def hidden(captions: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Captions [B, N, L] with this share of tokens hidden (-2), at the same places of all N."""
-    count, _, length = captions.shape
-    chance = torch.rand(count, 1, length, generator=generator, device=captions.device)
-    return captions.masked_fill((chance < share) & (captions >= 0), HIDDEN)
+    return loss / 2, found.detach()
 
 
 def shifted(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
@@ -178,24 +164,15 @@ class CLIPRecipe:
         self.network = CLIP(config)
         self.tokens = (config.resolution // config.patch) ** 2 + config.text_length
 
-    def dataset(self, files: Sequence[Path], seed: int) -> PictureFiles | NearPairs:
-        """Pictures and captions of the files, and near captions where they are declared."""
-        side, crops = self.config.resolution, self.config.crops
-        if self.config.near_captions:
-            return NearPairs(files, seed, side, crops, self.config.near_captions)
-        return PictureFiles(files, seed, side, crops, ("tokens",))
+    def dataset(self, files: Sequence[Path], seed: int) -> PictureFiles:
+        """Pictures and captions of the files."""
+        return PictureFiles(files, seed, self.config.resolution, self.config.crops, ("tokens",))
 
     def loss(
         self, batch: dict[str, Tensor], step: int, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and metrics of one update; the negatives are those of this process's batch."""
-        images, captions = batch["images"], batch["tokens"][:, None]
-        if "near" in batch:
-            captions = torch.cat([captions, batch["near"]], dim=1)
-        if self.config.hidden_words:
-            captions = hidden(captions, self.config.hidden_words, generator)
-        # The pictures' own captions first, then the near ones.
-        tokens = captions.transpose(0, 1).flatten(0, 1)
+        images, tokens = batch["images"], batch["tokens"]
         if self.config.shift:
             images = shifted(images, self.config.shift, generator)
         if self.config.blur:

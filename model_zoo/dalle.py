@@ -48,9 +48,6 @@ class DalleConfig(Frozen):
     """Share of the caption's cross-entropy in the loss; the image has the rest."""
     caption_drop: float = Field(default=0.0, ge=0, lt=1)
     """Share of samples trained without their caption, for guidance (`Sampling.guidance`)."""
-    token_drop: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the caption's tokens hidden in training (still predicted), so that each word comes
-    to say its own part of the picture."""
 
     @model_validator(mode="after")
     def _check(self) -> DalleConfig:
@@ -241,24 +238,19 @@ class DalleRecipe:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """1/8 of the caption's and 7/8 of the image's cross-entropy (nats), each a mean."""
         tokens, codes = batch["tokens"], batch["codes"]
-        text_logits, image_logits = self.network(self._hidden(tokens, generator), codes)
+        text_logits, image_logits = self.network(self._without_some(tokens, generator), codes)
         text = F.cross_entropy(text_logits.flatten(0, 1), self.network.text_ids(tokens).flatten())
         image = F.cross_entropy(image_logits.flatten(0, 1), codes.flatten())
         share = self.config.text_weight
         metrics = {"text_loss": text.detach(), "image_loss": image.detach()}
         return share * text + (1 - share) * image, metrics
 
-    def _hidden(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
-        """Captions as the network sees them: some not at all, and some words of the others not."""
-        dropped = tokens.new_zeros(tokens.shape, dtype=torch.bool)
-        for share, shape in (
-            (self.config.caption_drop, (len(tokens), 1)),
-            (self.config.token_drop, tuple(tokens.shape)),
-        ):
-            if share:
-                chance = torch.rand(shape, generator=generator, device=tokens.device)
-                dropped = dropped | (chance < share)
-        return tokens.masked_fill(dropped, PADDING)
+    def _without_some(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
+        """Captions as the network sees them: some are nothing but padding."""
+        if not self.config.caption_drop:
+            return tokens
+        chance = torch.rand(len(tokens), 1, generator=generator, device=tokens.device)
+        return tokens.masked_fill(chance < self.config.caption_drop, PADDING)
 
     def decay(self, name: str, parameter: nn.Parameter) -> bool:
         """Weight decay applies to the matrices of the residual blocks only."""

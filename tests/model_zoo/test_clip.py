@@ -113,32 +113,6 @@ def test_equal_captions_are_no_negatives_of_each_other():
     assert loss.item() == pytest.approx(np.mean(each), rel=1e-5)
 
 
-def test_further_captions_are_negatives_unless_they_equal_the_picture_s_own():
-    images, texts = _features(3, 0), _features(5, 1)
-    tokens = torch.tensor([[1], [2], [3], [9], [2]])
-
-    loss, _ = contrastive_loss(images, texts, torch.tensor(10.0), tokens)
-
-    logits = (10 * images @ texts.t()).double().numpy()
-    rivals = [[0, 1, 2, 3, 4], [0, 1, 2, 3], [0, 1, 2, 3, 4]]
-    of_images = [np.log(np.exp(logits[i, rivals[i]]).sum()) - logits[i, i] for i in range(3)]
-    of_texts = [np.log(np.exp(logits[:, i]).sum()) - logits[i, i] for i in range(3)]
-    assert loss.item() == pytest.approx((np.mean(of_images) + np.mean(of_texts)) / 2, rel=1e-5)
-
-
-def test_near_captions_take_part_where_they_are_declared(tmp_path):
-    tokens = torch.tensor([[1, 2, 3, -1, -1, -1], [1, 4, 3, -1, -1, -1]]).repeat(8, 1)
-    images = torch.randint(0, 256, (16, 3, 16, 16), dtype=torch.uint8)
-    save_file({"images": images, "tokens": tokens.int()}, tmp_path / "pairs.safetensors")
-    recipe = build_recipe({**SMALL, "near_captions": 2})
-
-    batch = recipe.dataset([tmp_path / "pairs.safetensors"], seed=0).batch(np.arange(2), 0)
-    loss, _ = recipe.loss(batch, 0, torch.Generator().manual_seed(0))
-
-    assert batch["near"][:, :, 1].tolist() == [[4, 4], [2, 2]]
-    assert torch.isfinite(loss)
-
-
 def test_the_scale_has_an_upper_bound():
     network = _network()
     with torch.no_grad():
