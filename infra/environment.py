@@ -76,8 +76,8 @@ def _connect(address: str | None, cores: int) -> Any:
     # The sampling profiler holds frames of the working thread, so that what they refer to may be
     # dropped in another thread; parsed pages (resiliparse) cannot be.
     dask.config.set({"distributed.worker.profile.enabled": False})
-    # By default a worker gives freed memory back at once; a network that draws then spends as long
-    # on taking it again as on drawing.
+    # By default a worker gives freed memory back at once, and a network that draws takes as much
+    # again for every code.
     dask.config.set({"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**28})
     dask.config.set({"distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 2**28})
     # Prefect's logging set-up would have it tell of every worker that comes and goes.
