@@ -224,6 +224,11 @@ class _Answer:
 
     async def _send(self, head: bytes, body: bytes) -> None:
         """Write, and count what of the body the kernel took, also when the other side goes."""
+        # Over TLS neither write() nor drain() gives way to the loop, which then never hears that
+        # the other side has gone: what is thrown away would count as sent.
+        for _ in range(_LOOP_TURNS):
+            await asyncio.sleep(0)
+        await self._writer.drain()
         self._writer.write(head + body)
         try:
             await self._writer.drain()
@@ -242,6 +247,7 @@ class _Answer:
         return True
 
 
+_LOOP_TURNS = 3  # a loss passes from the socket to TLS, and from there to the stream
 _REASONS = {200: "OK", 302: "Found", 404: "Not Found", 410: "Gone", 429: "Too Many Requests"}
 
 

@@ -234,15 +234,18 @@ def test_stalled_answers_say_nothing_more(client, rows):
     assert logged(client.serving, url)[0].sent == 20
 
 
-def test_endless_bodies_end_when_the_client_does(client, rows):
-    url = first(rows, Kind.ENDLESS).image_url
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_endless_bodies_end_when_the_client_does(client, rows, scheme):
+    url = urlsplit(first(rows, Kind.ENDLESS).image_url)._replace(scheme=scheme).geturl()
     with contextlib.closing(client.connection(url)) as connection:
         connection.request("GET", target(url))
         response = connection.getresponse()
         assert response.getheader("Content-Length") is None
         assert len(response.read(3_000_000)) == 3_000_000
         response.close()
-    assert 3_000_000 <= logged(client.serving, url)[0].sent < 64_000_000
+    entry = logged(client.serving, url, count=1 + (scheme == "https"))[-1]
+    assert entry.scheme == scheme
+    assert 3_000_000 <= entry.sent < 64_000_000
 
 
 @pytest.mark.parametrize("kind", [Kind.NOAI_HEADER, Kind.TDM_HEADER])
