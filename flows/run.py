@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGINT, SIGTERM
+from textwrap import shorten
 from typing import Any
 
 from prefect import flow, task
@@ -44,6 +45,7 @@ WATCHER: contextvars.ContextVar[Watcher] = contextvars.ContextVar(
 _PERMANENT = (PermanentError, DamagedUnit, ValueError, TypeError)
 _RUNNER: Any = ThreadPoolTaskRunner(max_workers=32)  # Prefect's types do not fit its own flow
 _EXIT = {KeyboardInterrupt: 128 + SIGINT, TerminationSignal: 128 + SIGTERM}
+_REASON = 300  # characters of an error in the run's state
 _REPAIRS = 2  # how often a stage's damaged inputs are made again in one run
 
 
@@ -51,9 +53,16 @@ class PipelineFailed(Exception):
     """Some stages failed; `failures` has the error of each, by name."""
 
     def __init__(self, failures: Mapping[str, BaseException]) -> None:
-        names = ", ".join(failures)
-        super().__init__(f"{'stage' if len(failures) == 1 else 'stages'} failed: {names}")
+        # Prefect's page of a run shows this and nothing else.
+        reasons = [f"{name} ({_reason(error)})" for name, error in failures.items()]
+        plural = "" if len(failures) == 1 else "s"
+        super().__init__(f"stage{plural} failed: {', '.join(reasons)}")
         self.failures = dict(failures)
+
+
+def _reason(error: BaseException) -> str:
+    lines = str(error).splitlines() or [""]
+    return shorten(f"{type(error).__name__}: {lines[0]}", _REASON)
 
 
 @dataclass

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -31,6 +33,7 @@ from schemas.manifest import Identity, InputRef, Manifest, Output, Run
 from schemas.stage import Source
 
 _POLL = 1.0  # seconds between looks at a lease that somebody else holds
+_SCRATCH = "scratch-"
 
 Inputs = Mapping[str, InputRef]
 Listener = Callable[[Event], None]
@@ -136,8 +139,9 @@ class StageRunner:
         """Run an effect; it is idempotent by contract and never cached."""
         folder = self.environment.home / "effects" / identity.fingerprint
         folder.mkdir(parents=True, exist_ok=True)
-        # Its own each time: what a killed one has left there would be in the way.
-        with tempfile.TemporaryDirectory(prefix="scratch-", dir=folder) as scratch:
+        clear_scratch(folder)
+        prefix = f"{_SCRATCH}{os.getpid()}-"  # two may run at a time, and either may be killed
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as scratch:
             work = Work(
                 self.store, self.environment, Path(scratch), folder / "state",
                 identity.code_digest, self.sources(stage), inputs, listen,
@@ -246,3 +250,11 @@ def _explain(error: BaseException, store: Store) -> None:
         store.discard(error.sha256)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         error.add_note("The disk is full. Free some space and run again: finished units are kept.")
+
+
+def clear_scratch(folder: Path) -> None:
+    """Remove what processes that were killed have left."""
+    for left in folder.glob(f"{_SCRATCH}*"):
+        owner = left.name.removeprefix(_SCRATCH).partition("-")[0]
+        if not Path("/proc", owner).exists():
+            shutil.rmtree(left, ignore_errors=True)

@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from flows.run import PipelineFailed
+from infra.errors import PermanentError
 from tests.flows.command import Tapir, kill
 
 DECLARATION = """\
@@ -73,6 +75,14 @@ def test_a_failing_stage_is_retried_and_what_does_not_need_it_finishes(tapir: Ta
     assert "broken: retrying" not in said
     states = tapir.states()
     assert states == {"words": "cached", "joined": "cached", "flaky": "cached", "broken": "run"}
+
+
+def test_a_failed_flow_says_which_stages_failed_and_why() -> None:
+    long = ValueError("x " * 500)
+    causes = {"clean": PermanentError("no picture is left\ndetails"), "model": long}
+    said = str(PipelineFailed(causes))
+    assert said.startswith("stages failed: clean (PermanentError: no picture is left), model (Valu")
+    assert len(said) < 500
 
 
 def test_a_damaged_unit_is_made_again_within_the_run(tapir: Tapir) -> None:

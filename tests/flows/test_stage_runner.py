@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.stage_runner import completed
+from flows.stage_runner import clear_scratch, completed
 from infra.attempt import Attempt
 from infra.errors import DamagedUnit, LeaseHeld, PermanentError
 from infra.manifests import latest, read_manifest
@@ -155,3 +155,15 @@ def test_killed_at_any_moment_and_run_again_gives_the_same(
         run = manifests["words"].run
         assert (run.units_made, run.units_reused) == (2 - known, known)
     assert Store(words.environment.store_url).names("partial") == []
+
+
+def test_scratch_of_killed_effects_goes_and_that_of_living_ones_stays(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for owner in (dead.pid, os.getpid()):
+        (tmp_path / f"scratch-{owner}-abc").mkdir()
+    (tmp_path / "state").mkdir()
+    clear_scratch(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"scratch-{os.getpid()}-abc", "state",
+    ]  # fmt: skip
