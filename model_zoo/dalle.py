@@ -13,7 +13,7 @@ image, T = S + N - 1 inputs, D width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,11 +22,13 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from model_zoo.attention import MaskedAttention
 from model_zoo.code_pairs import CodePairs
-from model_zoo.masks import Kind, layer_kinds, stream_mask
+from model_zoo.masks import Kind, layer_kinds
 from model_zoo.training.precision import Linear, Norm, Residual
 from schemas.base import Frozen
 
+SAMPLER = "model_zoo.sampler:sample"
 PADDING = -1
 
 
@@ -70,8 +72,12 @@ class DalleConfig(Frozen):
         return self.attention or layer_kinds(self.layers)
 
 
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Attention of queries, keys and values, each [B, heads, T, E], under some mask."""
+
+
 class Attention(nn.Module):
-    """Multi-head attention under a boolean mask."""
+    """Multi-head attention."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -80,13 +86,13 @@ class Attention(nn.Module):
         self.qkv = Linear(width, 3 * width)
         self.out = Linear(width, width)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """[B, T, D] to [B, T, D]; mask bool [T, T], True where attention is allowed."""
+    def forward(self, x: Tensor, attend: Attend) -> Tensor:
+        """[B, T, D] to [B, T, D]."""
         q, k, v = self.project(x)
         if q.device.type == "cpu":
             # The backward pass in bf16 is three times slower there than in fp32 (106 and 36 ms).
-            return self.merge(_attend(q.float(), k.float(), v.float(), mask).to(q.dtype))
-        return self.merge(_attend(q, k, v, mask))
+            return self.merge(attend(q.float(), k.float(), v.float()).to(q.dtype))
+        return self.merge(attend(q, k, v))
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each [B, heads, T, D / heads]."""
@@ -98,9 +104,6 @@ class Attention(nn.Module):
     def merge(self, heads: Tensor) -> Tensor:
         """[B, heads, T, D / heads] to [B, T, D], through the output matrix."""
         return self.out(heads.transpose(1, 2).flatten(2))
-
-
-_attend = F.scaled_dot_product_attention
 
 
 class Feedforward(nn.Module):
@@ -125,9 +128,9 @@ class Layer(nn.Module):
         self.attention: Residual[Attention] = Residual(Attention(width, heads))
         self.feedforward: Residual[Feedforward] = Residual(Feedforward(width))
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """[B, T, D] to [B, T, D], under the layer's mask."""
-        return self.feedforward(self.attention(x, mask))
+    def forward(self, x: Tensor, attend: Attend) -> Tensor:
+        """[B, T, D] to [B, T, D]."""
+        return self.feedforward(self.attention(x, attend))
 
 
 class Dalle(nn.Module):
@@ -147,12 +150,15 @@ class Dalle(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.text_head = nn.Linear(width, texts)
         self.image_head = nn.Linear(width, config.image_vocabulary)
-        for kind in set(config.kinds):
-            mask = stream_mask(
-                kind, config.text_length + 1, config.grid_height, config.grid_width,
-                config.conv_kernel,
-            )  # fmt: skip
-            self.register_buffer(f"mask_{kind}", mask[:-1, :-1], persistent=False)
+        self.patterns = nn.ModuleDict(
+            {
+                kind: MaskedAttention(
+                    kind, config.text_length + 1, config.grid_height, config.grid_width,
+                    config.conv_kernel,
+                )
+                for kind in sorted(set(config.kinds))
+            }
+        )  # fmt: skip
         self.apply(_initialise)
         nn.init.normal_(self.start, std=EMBEDDING_STD)
         for layer in self.each_layer():
@@ -172,8 +178,8 @@ class Dalle(nn.Module):
         """
         before = self.config.text_length
         x = torch.cat([self.embed_text(tokens), self.embed_codes(codes[:, :-1], 0)], dim=1)
-        for layer, mask in zip(self.each_layer(), self.masks(), strict=True):
-            x = layer(x, mask)
+        for layer, kind in zip(self.each_layer(), self.config.kinds, strict=True):
+            x = layer(x, self.patterns[kind])
         x = self.norm(x)
         return self.text_head(x[:, :before]), self.image_head(x[:, before:])
 
@@ -183,7 +189,7 @@ class Dalle(nn.Module):
 
     def masks(self) -> list[Tensor]:
         """The mask of each layer, bool [T, T]."""
-        return [self.get_buffer(f"mask_{kind}") for kind in self.config.kinds]
+        return [self.get_buffer(f"patterns.{kind}.mask") for kind in self.config.kinds]
 
     def text_ids(self, tokens: Tensor) -> Tensor:
         """Caption tokens with each padding replaced by the padding token of its position."""

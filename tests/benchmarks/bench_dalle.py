@@ -1,0 +1,259 @@
+"""The transformer beside dalle-pytorch: training, sampling; and blocked attention beside masked.
+
+    python tests/benchmarks/bench_dalle.py [train] [sample] [attention] [--peer DIR]
+
+Width 256, 8 layers, 4 heads of 64, 64 caption tokens and 16x16 codes, both vocabularies 1,024, on
+two threads of a CPU. dalle-pytorch is no dependency; DIR is where it was installed on its own:
+
+    pip install --no-deps --target DIR dalle-pytorch axial_positional_embedding g-mlp-pytorch \\
+        rotary-embedding-torch einops
+
+Ours is timed in turns with the peer, since machines are noisy; the medians are printed. Attention
+is measured at the paper's 256 + 1,024 positions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+import psutil
+import torch
+import torch.nn.functional as F
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from model_zoo.attention import MaskedAttention  # noqa: E402
+from model_zoo.dalle import DalleConfig, DalleRecipe  # noqa: E402
+from model_zoo.masks import Kind  # noqa: E402
+from model_zoo.sampler import sample  # noqa: E402
+from model_zoo.training.config import TrainingConfig  # noqa: E402
+from model_zoo.training.optimizer import build_optimizer  # noqa: E402
+from model_zoo.training.precision import set_precision  # noqa: E402
+
+WIDTH, LAYERS, HEADS, TEXT, SIDE, VOCABULARY, BATCH = 256, 8, 4, 64, 16, 1024, 4
+POSITIONS = TEXT + SIDE * SIDE
+RUNS = 7
+
+Run = Callable[[], object]
+
+
+def main() -> None:
+    """Measure what was asked for; everything, if nothing was."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", nargs="*", choices=["train", "sample", "attention", []])
+    parser.add_argument("--peer", type=Path, help="folder that dalle-pytorch was installed into")
+    options = parser.parse_args()
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    for what in options.what or ["train", "sample", "attention"]:
+        print(f"\n{what}")
+        {"train": train, "sample": draw, "attention": attention}[what](options.peer)
+
+
+def train(peer: Path | None) -> None:
+    """Tokens a second of whole updates, and the share of the machine's matrix rate."""
+    tokens = torch.randint(1, VOCABULARY, (BATCH, TEXT))
+    codes = torch.randint(0, VOCABULARY, (BATCH, SIDE * SIDE))
+    runs: dict[str, Run] = {}
+    flops: dict[str, int] = {}
+    for precision in ("fp32", "bf16"):
+        recipe = _recipe()
+        set_precision(recipe.network, precision)  # type: ignore[arg-type]
+        runs[f"ours, {precision}"] = _update(recipe, {"tokens": tokens, "codes": codes})
+        flops[f"ours, {precision}"] = _matrix_flops(recipe.network)
+    if peer:
+        network = _peer(peer)
+        runs["dalle-pytorch"] = _peer_update(network, tokens, codes)
+        flops["dalle-pytorch"] = _matrix_flops(network)
+    peak = _matrix_rate()
+    print(f"matrix product in fp32: {peak / 1e9:.0f} GFLOP/s")
+    times = _in_turns(runs)
+    for name, seconds in times.items():
+        rate = flops[name] / seconds
+        print(
+            f"{name:14} {seconds * 1e3:6.0f} ms, {BATCH * POSITIONS / seconds:6.0f} tokens/s"
+            f"{_ratio(times, name)}, {rate / peak:.0%} of the fp32 matrix rate,"
+            f" {_peak_memory(runs[name]) / 1e6:.0f} MB more at most"
+        )
+
+
+def draw(peer: Path | None) -> None:
+    """Seconds for four pictures of four prompts, and pictures a second of many of one prompt."""
+    network = _recipe().network.eval()
+    tokens = torch.randint(1, VOCABULARY, (BATCH, TEXT))
+    seeds = torch.arange(BATCH)[:, None]
+    runs: dict[str, Run] = {"ours": lambda: sample(network, tokens, seeds)}
+    if peer:
+        other = _peer(peer).eval()
+        runs["dalle-pytorch"] = lambda: other.generate_images(tokens, use_cache=True)
+        _mend_cache(other)
+    times = _in_turns(runs, 3)
+    for name, seconds in times.items():
+        print(f"{name:14} four pictures in {seconds:.2f} s{_ratio(times, name)}")
+    one, many = (
+        _in_turns({"": lambda n=n: sample(network, tokens[:1], torch.arange(n)[None])}, 3)[""]  # type: ignore[misc]
+        for n in (1, 64)
+    )
+    print(
+        f"one: {1 / one:.2f} pictures/s; 64 of one prompt: {64 / many:.2f} ({64 * one / many:.1f})"
+    )
+
+
+def attention(peer: Path | None) -> None:
+    """Forward and backward of one layer's attention, blocked and under a dense mask."""
+    del peer
+    x = [torch.randn(1, 16, 256 + 1024, 64, requires_grad=True) for _ in range(3)]
+    kinds: tuple[Kind, ...] = ("row", "column", "convolutional")
+    for kind in kinds:
+        masked = MaskedAttention(kind, 257, 32, 32, 11)
+        dense = torch.zeros(masked.mask.shape).masked_fill(~masked.mask, -torch.inf)
+        runs: dict[str, Run] = {
+            "blocked": lambda m=masked: _there_and_back(m(*x), x),  # type: ignore[misc]
+            "masked": lambda d=dense: _there_and_back(  # type: ignore[misc]
+                F.scaled_dot_product_attention(*x, attn_mask=d), x
+            ),
+        }
+        times = _in_turns(runs)
+        print(
+            f"{kind:14} blocked {times['blocked'] * 1e3:5.0f} ms, masked"
+            f" {times['masked'] * 1e3:5.0f} ms ({times['masked'] / times['blocked']:.2f} x);"
+            f" {_peak_memory(runs['blocked']) / 1e6:.0f} and"
+            f" {_peak_memory(runs['masked']) / 1e6:.0f} MB more at most"
+        )
+
+
+def _there_and_back(out: torch.Tensor, inputs: list[torch.Tensor]) -> None:
+    torch.autograd.grad(out, inputs, torch.ones_like(out))
+
+
+def _recipe() -> DalleRecipe:
+    config = DalleConfig(
+        text_vocabulary=VOCABULARY, text_length=TEXT, image_vocabulary=VOCABULARY,
+        grid_height=SIDE, grid_width=SIDE, width=WIDTH, heads=HEADS, layers=LAYERS, conv_kernel=5,
+    )  # fmt: skip
+    return DalleRecipe(config)
+
+
+def _update(recipe: DalleRecipe, batch: dict[str, torch.Tensor]) -> Run:
+    training = TrainingConfig(steps=1, batch_size=BATCH, learning_rate=1e-4, engine="torch")
+    optimizer = build_optimizer(recipe, training)
+    generator = torch.Generator()
+
+    def run() -> None:
+        recipe.loss(batch, 0, generator)[0].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return run
+
+
+def _peer(folder: Path) -> Any:
+    """dalle-pytorch's network; what it imports for pretrained autoencoders is not used here."""
+    sys.path.append(str(folder))
+    for name in ("taming", "taming.models", "taming.models.vqgan", "dall_e", "omegaconf"):
+        sys.modules.setdefault(name, MagicMock())
+    version = types.ModuleType("pkg_resources")
+    version.get_distribution = MagicMock()  # type: ignore[attr-defined]
+    sys.modules.setdefault("pkg_resources", version)
+    from dalle_pytorch import DALLE, DiscreteVAE
+
+    vae = DiscreteVAE(
+        image_size=4 * SIDE, num_layers=2, num_tokens=VOCABULARY, codebook_dim=16, hidden_dim=16
+    )
+    return DALLE(
+        dim=WIDTH, vae=vae, num_text_tokens=VOCABULARY, text_seq_len=TEXT, depth=LAYERS,
+        heads=HEADS, dim_head=WIDTH // HEADS,
+    )  # fmt: skip
+
+
+def _peer_update(network: Any, tokens: torch.Tensor, codes: torch.Tensor) -> Run:
+    weights = [p for p in network.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=1e-4)
+
+    def run() -> None:
+        network(tokens, codes, return_loss=True).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return run
+
+
+def _mend_cache(network: Any) -> None:
+    """Without guidance its own cache is not passed on: hand it over."""
+
+    def forward(*args: Any, cond_scale: float = 1, cache: Any = None, **kwargs: Any) -> Any:
+        return network(*args, cache=cache, **kwargs)
+
+    network.forward_with_cond_scale = forward
+
+
+def _matrix_flops(network: torch.nn.Module) -> int:
+    """Of one update: 6 a weight and token in the blocks, and in the output matrices that are used
+    (the peer's serves both vocabularies at every position)."""
+    weights = 0
+    for name, p in network.named_parameters():
+        if p.ndim == 2 and p.requires_grad and "emb" not in name and name not in ("row", "column"):
+            share = 1.0
+            if name.startswith("text_head"):
+                share = TEXT / POSITIONS
+            elif name.startswith("image_head"):
+                share = SIDE * SIDE / POSITIONS
+            weights += int(p.numel() * share) if p.shape[0] > SIDE else 0
+    return 6 * weights * BATCH * POSITIONS
+
+
+def _matrix_rate() -> float:
+    a, b = torch.randn(1280, 1024), torch.randn(1024, 1024)
+    seconds = _in_turns({"": lambda: a @ b}, 30)[""]
+    return 2 * 1280 * 1024 * 1024 / seconds
+
+
+def _in_turns(runs: dict[str, Run], times: int = RUNS) -> dict[str, float]:
+    """The median seconds of each, all of them taking turns, after one of each that is not timed."""
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(times + 1):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if turn:
+                taken[name].append(time.perf_counter() - start)
+    return {name: statistics.median(seconds) for name, seconds in taken.items()}
+
+
+def _ratio(times: dict[str, float], name: str) -> str:
+    peer = times.get("dalle-pytorch")
+    return f" ({peer / times[name]:.2f} x)" if peer else ""
+
+
+def _peak_memory(run: Run) -> int:
+    """Bytes by which the process grows at most while it runs."""
+    process = psutil.Process()
+    before, most, done = process.memory_info().rss, 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not done.is_set():
+            most = max(most, process.memory_info().rss)
+            time.sleep(0.001)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    run()
+    done.set()
+    watcher.join()
+    return most - before
+
+
+if __name__ == "__main__":
+    main()
