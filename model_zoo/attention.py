@@ -2,14 +2,15 @@
 
 An image position looks at the whole caption and at few other codes. Taken in the order of a
 pattern's lines (rows, or columns for the column pattern), those lie in a short run before it. So
-the codes are cut into blocks; a block looks at the caption and at one window of codes that ends
-with the block itself, and only inside that window is a mask needed.
+the codes are cut into blocks; a block looks at the caption, at itself and at the few blocks before
+it, the latter two under a mask.
 
-Both parts go through torch's flash kernel and are joined by their log-sum-exp. Its backward pass
-takes output and log-sum-exp as arguments: given the joined ones, it is exact for each part.
+Each of these parts goes through torch's flash kernel, and they are joined by their log-sum-exp. The
+kernel's backward pass takes output and log-sum-exp as arguments: given the joined ones, it is exact
+for each part. Nothing is gathered: a block and the one before it are views of the same memory.
 
-Shapes: B samples, A heads, S caption positions, N codes, E features a head, Q codes a block, K
-codes a window, b blocks, G = A·b.
+Shapes: B samples, A heads, S caption positions, N codes, E features a head, Q codes a block, b
+blocks a sample. Codes lie in memory as [B, b·Q, A, E], which is [B·b, Q, A, E] as well.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch.autograd.function import once_differentiable
 from model_zoo.masks import Kind, stream_mask
 
 # A block holds at least so many codes: shorter ones leave the kernel idle.
-_LEAST_BLOCK = 64
+_LEAST_BLOCK = 32
 # Below so many positions masked attention is as fast: what is saved is less than what is copied.
 _LEAST_POSITIONS = 256
 
@@ -61,9 +62,8 @@ class MaskedAttention(nn.Module):
 class Blocks(nn.Module):
     """The image positions' part, cut into blocks."""
 
-    order: Tensor
-    back: Tensor
-    bias: Tensor
+    place: Tensor
+    allowed: Tensor
 
     def __init__(self, kind: Kind, mask: Tensor, height: int, width: int) -> None:
         super().__init__()
@@ -75,104 +75,115 @@ class Blocks(nn.Module):
         self.in_lines = kind != "column"
         self.size = line * -(-_LEAST_BLOCK // line)
         self.count = -(-self.codes // self.size)
-        mask = mask[order][:, order]
-        self.before = _reach(mask, self.size)
-        self.register_buffer("order", order, persistent=False)
-        self.register_buffer("back", order.argsort(), persistent=False)
-        self.register_buffer("bias", self._bias(mask), persistent=False)
+        # Where each code stands in the order of lines.
+        self.register_buffer("place", order.argsort(), persistent=False)
+        self.register_buffer("allowed", self._allowed(mask[order][:, order]), persistent=False)
+        self._biases: dict[tuple[int, torch.dtype], list[Tensor]] = {}
 
-    def _bias(self, mask: Tensor) -> Tensor:
-        """0 where allowed and -inf elsewhere, [b, Q, K]."""
-        padded = self.count * self.size
-        whole = F.pad(mask, (self.before, padded - self.codes, 0, padded - self.codes))
+    def _allowed(self, mask: Tensor) -> Tensor:
+        """What each block sees of itself and of the blocks before it, bool [j, b, Q, Q]."""
+        extra = self.count * self.size - self.codes
+        whole = F.pad(mask, (0, extra, 0, extra))
         # Padded positions look at themselves, so that no sum is empty.
-        rows = torch.arange(self.codes, padded)
-        whole[rows, rows + self.before] = True
-        window = self.before + self.size
-        starts = range(0, padded, self.size)
-        parts = [whole[i : i + self.size, i : i + window] for i in starts]
-        allowed = torch.stack(parts)
-        return torch.zeros(allowed.shape).masked_fill(~allowed, -torch.inf)
+        whole.diagonal()[self.codes :] = True
+        tiles = whole.view(self.count, self.size, self.count, self.size).transpose(1, 2)
+        parts = torch.zeros(self.count, self.count, self.size, self.size, dtype=torch.bool)
+        for before in range(self.count):
+            parts[before, before:] = tiles.diagonal(-before).permute(2, 0, 1)
+        reach = int(parts.flatten(1).any(dim=1).nonzero().max())
+        return parts[: reach + 1].clone()
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """[B, A, n, E] of the codes' q, k, v [B, A, n, E], n at most N, and the caption's keys and
         values [B, A, S, E]."""
         length = q.shape[2]
-        lined = [self._to_lines(x) for x in (q, k, v)]
-        bias = self.bias.to(q.dtype).repeat(q.shape[1], 1, 1)[None]
-        out = _Joined.apply(*lined, keys, values, bias, self.before, self.size)
-        return self._from_lines(out, length)
+        lined = [self._to_lines(x.transpose(1, 2)) for x in (q, k, v)]
+        out = _Joined.apply(*lined, keys, values, self.size, *self._biases_of(len(q), q.dtype))
+        out = out[:, :length] if self.in_lines else out[:, self.place[:length]]
+        return out.transpose(1, 2)
 
     def _to_lines(self, x: Tensor) -> Tensor:
-        """[B, A, n, E] to [B, A, b·Q, E] in the order of lines."""
-        if self.in_lines:
-            return F.pad(x, (0, 0, 0, self.count * self.size - x.shape[2])).contiguous()
-        lined = F.pad(x, (0, 0, 0, self.codes - x.shape[2]))[:, :, self.order]
-        return F.pad(lined, (0, 0, 0, self.count * self.size - self.codes)).contiguous()
+        """[B, n, A, E] to contiguous [B, b·Q, A, E] in the order of lines."""
+        length = x.shape[1]
+        lined = x.new_zeros(len(x), self.count * self.size, *x.shape[2:])
+        lined[:, slice(length) if self.in_lines else self.place[:length]] = x
+        return lined
 
-    def _from_lines(self, x: Tensor, length: int) -> Tensor:
-        return x[:, :, :length] if self.in_lines else x[:, :, self.back[:length]]
-
-
-def _reach(mask: Tensor, size: int) -> int:
-    """How far before its block's first code any code looks."""
-    rows, columns = mask.nonzero(as_tuple=True)
-    return max(0, int((rows // size * size - columns).max()))
+    def _biases_of(self, samples: int, dtype: torch.dtype) -> list[Tensor]:
+        """For j blocks before: 0 where allowed and -inf elsewhere, [B·b - j, 1, Q, Q]."""
+        if (samples, dtype) not in self._biases:
+            # Before a sample's first blocks stand the last of another sample: they see none.
+            repeated = self.allowed.repeat(1, samples, 1, 1)[:, :, None]
+            self._biases[samples, dtype] = [
+                torch.zeros(part.shape, dtype=dtype).masked_fill(~part, -torch.inf)[before:]
+                for before, part in enumerate(repeated)
+            ]
+        return self._biases[samples, dtype]
 
 
 class _Joined(torch.autograd.Function):
-    """Attention of blocks to the caption and to their windows, as one softmax."""
+    """Attention of blocks to the caption, to themselves and to blocks before, as one softmax.
+
+    q, k, v and the result [B, b·Q, A, E]; the caption's keys and values [B, A, S, E].
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, bias: Tensor,
-        before: int, size: int,
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, size: int,
+        *biases: Tensor,
     ) -> Tensor:  # fmt: skip
-        blocks = _blocked(q, size)
-        windows = [_windows(x, before, size) for x in (k, v)]
-        to_caption, sum_caption = _flash(q, keys, values)
-        to_codes, sum_codes = _flash(blocks, *windows, attn_mask=bias)
-        to_codes, sum_codes = to_codes.reshape(q.shape), sum_codes.reshape(q.shape[:3])
-        total = torch.logaddexp(sum_caption, sum_codes)
-        out = to_caption * (sum_caption - total).exp()[..., None]
-        out += to_codes * (sum_codes - total).exp()[..., None]
-        ctx.save_for_backward(q, k, v, keys, values, bias, out, total)
-        ctx.before, ctx.size = before, size
-        return out
+        to_caption, total = _flash(q.transpose(1, 2), keys, values)
+        result, total = to_caption.transpose(1, 2), total.transpose(1, 2)
+        out, sums = _blocked(result, size), _blocked(total[..., None], size)
+        blocks = [_blocked(x, size) for x in (q, k, v)]
+        for before, bias in enumerate(biases):
+            part, part_sums = _flash(*_apart(before, *blocks), attn_mask=bias)
+            # The kernel gives 0 as the sum over nothing.
+            nothing = bias.amax(dim=3, keepdim=True) < 0
+            part_sums = part_sums[..., None].masked_fill(nothing, -torch.inf)
+            _join(out[before:], sums[before:], part, part_sums)
+        ctx.save_for_backward(q, k, v, keys, values, result, total, *biases)
+        ctx.size = size
+        return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, keys, values, bias, out, total = ctx.saved_tensors
-        before, size = ctx.before, ctx.size
+        q, k, v, keys, values, result, total, *biases = ctx.saved_tensors
         gradient = gradient.contiguous()
-        dq, dkeys, dvalues = _flash_backward(gradient, q, keys, values, out, total, 0.0, False)
-        windows = [_windows(x, before, size) for x in (k, v)]
-        blocked = [_blocked(x, size) for x in (gradient, q)]
-        sums = _blocked(total[..., None], size)[..., 0]
-        dblocks, *dwindows = _flash_backward(
-            blocked[0], blocked[1], *windows, _blocked(out, size), sums, 0.0, False, attn_mask=bias
+        whole = (x.transpose(1, 2) for x in (result, total))
+        dq, dkeys, dvalues = _flash_backward(
+            gradient.transpose(1, 2), q.transpose(1, 2), keys, values, *whole, 0.0, False
         )
-        dk, dv = (_joined_windows(x, k.shape, before, size) for x in dwindows)
-        return dq + dblocks.reshape(q.shape), dk, dv, dkeys, dvalues, None, None, None
+        grads = [dq.transpose(1, 2).contiguous(), torch.zeros_like(k), torch.zeros_like(v)]
+        dblocks = [_blocked(x, ctx.size) for x in grads]
+        blocks = [_blocked(x, ctx.size) for x in (q, k, v)]
+        g, out = _blocked(gradient, ctx.size), _blocked(result, ctx.size)
+        sums = _blocked(total[..., None], ctx.size)[..., 0]
+        for before, bias in enumerate(biases):
+            parts = _flash_backward(
+                g[before:], *_apart(before, *blocks), out[before:], sums[before:], 0.0, False,
+                attn_mask=bias,
+            )  # fmt: skip
+            for whole_gradient, part in zip(_apart(before, *dblocks), parts, strict=True):
+                whole_gradient += part
+        return *grads, dkeys, dvalues, None, *(None for _ in biases)
 
 
 def _blocked(x: Tensor, size: int) -> Tensor:
-    """[B, A, b·Q, E] to [B, A·b, Q, E]."""
-    return x.unflatten(2, (-1, size)).flatten(1, 2)
+    """A view of [B, b·Q, A, E] as [B·b, A, Q, E]."""
+    return x.view(-1, size, *x.shape[2:]).transpose(1, 2)
 
 
-def _windows(x: Tensor, before: int, size: int) -> Tensor:
-    """[B, A, b·Q, E] to [B, A·b, K, E]: each block's own codes and those before it."""
-    padded = F.pad(x, (0, 0, before, 0))
-    return padded.unfold(2, before + size, size).flatten(1, 2).transpose(2, 3).contiguous()
+def _apart(before: int, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Each block's queries with the keys and values of the block so many before it."""
+    last = len(k) - before
+    return q[before:], k[:last], v[:last]
 
 
-def _joined_windows(windows: Tensor, shape: torch.Size, before: int, size: int) -> Tensor:
-    """The adjoint of `_windows`: what windows share is added up."""
-    heads, count = shape[1], shape[2] // size
-    each = windows.unflatten(1, (heads, count))
-    whole = windows.new_zeros(shape[0], heads, before + shape[2], shape[3])
-    for block in range(count):
-        whole[:, :, block * size : block * size + before + size] += each[:, :, block]
-    return whole[:, :, before:]
+def _join(out: Tensor, sums: Tensor, part: Tensor, part_sums: Tensor) -> None:
+    """Add a part to an output, both softmaxes over their own keys, [..., E]; sums are [..., 1]."""
+    together = torch.logaddexp(sums, part_sums)
+    out *= (sums - together).exp_()
+    out += part.mul_((part_sums - together).exp_())
+    sums.copy_(together)
