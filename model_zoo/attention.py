@@ -166,7 +166,7 @@ class _Joined(torch.autograd.Function):
                 attn_mask=bias,
             )  # fmt: skip
             for whole_gradient, part in zip(_apart(before, *dblocks), parts, strict=True):
-                whole_gradient += part
+                whole_gradient.add_(part)
         return *grads, dkeys, dvalues, None, *(None for _ in biases)
 
 
