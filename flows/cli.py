@@ -11,10 +11,11 @@ import sys
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
+from flows import cost_options
 from infra.errors import PermanentError
 from schemas.pipeline import DeclarationError
 
@@ -65,18 +66,39 @@ def run(
 
 
 @app.command()
-def plan(
+def plan(  # noqa: PLR0913, PLR0917 - an argument is an option
     pipeline: str,
     settings: Settings = None,
     home: Home = HERE,
     store: StoreUrl = "",
     as_json: AsJson = False,
+    cost: cost_options.Cost = False,
+    machines: cost_options.Machines = None,
+    gpus: cost_options.Gpus = None,
+    gpu: cost_options.Gpu = None,
+    price: cost_options.Price = None,
+    utilisation: cost_options.Utilisation = None,
+    tokens_per_second: cost_options.Speed = None,
+    rank: cost_options.Rank = None,
+    batch: cost_options.Batch = None,
+    pairs: cost_options.Pairs = None,
+    picture_kb: cost_options.PictureKb = None,
+    mbit: cost_options.Mbit = None,
 ) -> None:
-    """Show what is cached, what would run, and because of which change."""
+    """Show what is cached, what would run, and because of which change; or what it would cost."""
     from flows.declaration import load_pipeline
     from flows.plan import plan as plan_stages
 
     bound = load_pipeline(pipeline, settings or [])
+    options = cost_options.CostOptions(
+        machines, gpus, gpu, price, utilisation, tokens_per_second, rank, batch, pairs, picture_kb,
+        mbit,
+    )  # fmt: skip
+    if cost:
+        _show_costs(bound, options, as_json)
+        return
+    if options.given():
+        _fail(f"{', '.join(options.given())}: has a meaning only with --cost")
     planned = plan_stages(bound, _runner(bound.name, home, store))
     if as_json:
         _print_json({"pipeline": bound.name, "stages": [one.as_json() for one in planned]})
@@ -86,6 +108,19 @@ def plan(
         typer.echo(f"{one.state:7} {one.name}{inputs}{f'  ({one.note})' if one.note else ''}")
         for change in one.because:
             typer.echo(f"          {change}")
+
+
+def _show_costs(bound: Any, options: cost_options.CostOptions, as_json: bool) -> None:
+    from flows import costs
+
+    try:
+        found = costs.costs(bound, options.assumptions())
+    except ValueError as error:
+        _fail(str(error))
+    if as_json:
+        _print_json({"pipeline": bound.name, "costs": costs.as_json(found)})
+    else:
+        typer.echo(costs.as_text(found))
 
 
 @app.command()
@@ -117,7 +152,7 @@ def verify(ref: str, home: Home = HERE, store: StoreUrl = "", as_json: AsJson = 
 
 
 @app.command()
-def sample(
+def sample(  # noqa: PLR0913, PLR0917
     model: str,
     prompt: str,
     candidates: Annotated[int, typer.Option("-n", min=1, help="Candidates drawn.")] = 16,
@@ -126,17 +161,27 @@ def sample(
     output: Annotated[Path, typer.Option("-o", help="Folder for PNGs and the sheet.")] = Path(
         "samples"
     ),
+    image: Annotated[
+        Path | None, typer.Option(help="A picture of which a part is kept and the rest drawn.")
+    ] = None,
+    rows: Annotated[
+        int | None, typer.Option(help="Keep so many rows of its codes, from the top.")
+    ] = None,
+    box: Annotated[
+        str | None, typer.Option(help="Keep a box of its codes: TOP,LEFT,BOTTOM,RIGHT.")
+    ] = None,
     home: Home = HERE,
     store: StoreUrl = "",
     as_json: AsJson = False,
 ) -> None:
     """Draw pictures for a prompt with models:/NAME@ALIAS or a pipeline's own models."""
-    from flows.sampling import sample_pictures
+    from flows.sampling import Part, sample_pictures
 
+    part = Part(image, rows, box)
     environment, opened = _open(home, store)
     try:
         written = sample_pictures(
-            opened, environment, model, prompt, candidates, keep, seed, output
+            opened, environment, model, prompt, candidates, keep, seed, output, part
         )
     except ValueError as error:
         _fail(str(error))
@@ -260,7 +305,7 @@ def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=1, sort_keys=True, default=str))
 
 
-def _fail(text: str) -> None:
+def _fail(text: str) -> NoReturn:
     typer.echo(f"tapir: {text}", err=True)
     sys.exit(2)
 

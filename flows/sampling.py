@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from tasks.candidates import sampling_of
 
 if TYPE_CHECKING:
     from tasks.drawing import ModelFiles
+    from tasks.given import Given
 
 _PARTS = {
     "prior": Prior.kind,
@@ -30,25 +32,52 @@ _PARTS = {
 _Chosen = tuple[dict[str, tuple[str, str]], Sequence[Manifest]]
 
 
+@dataclass(frozen=True)
+class Part:
+    """Of a picture's codes the top `rows`, or a `box` TOP,LEFT,BOTTOM,RIGHT, as they were typed."""
+
+    image: Path | None = None
+    rows: int | None = None
+    box: str | None = None
+
+    def given(self) -> Given | None:
+        """What is kept; None if nothing was typed.
+
+        Raises:
+            ValueError: for a part of no picture, or a file or box that is none.
+        """
+        from tasks.given import Given, parse_box
+
+        if self.image is None:
+            if self.rows is not None or self.box is not None:
+                raise ValueError("rows and box: they are of an image; name one with --image")
+            return None
+        if not self.image.is_file():
+            raise ValueError(f"image: there is no file {self.image}")
+        return Given(self.image, self.rows, parse_box(self.box) if self.box is not None else None)
+
+
 def sample_pictures(
     store: Store, environment: Environment, model: str, prompt: str,
-    candidates: int, keep: int, seed: int, output: Path,
+    candidates: int, keep: int, seed: int, output: Path, part: Part | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Draw a prompt; paths of the pictures kept, best first, and of the sheet.
 
     Args:
         model: `models:/NAME@ALIAS`, or the name of a pipeline whose models are made.
+        part: what is kept of a picture; the rest is drawn.
 
     Raises:
         PermanentError: if there is no such model.
-        ValueError: for a prompt that cannot be drawn, or numbers that make no sense.
+        ValueError: for a prompt or image that cannot be drawn from, or numbers that make no sense.
         DamagedUnit: if a file of the model is missing or altered.
     """
     from tasks.drawing import draw_to_folder  # imports torch, which takes seconds
 
+    given = part.given() if part else None
     with tempfile.TemporaryDirectory() as folder:
         files = model_files(store, environment, model, Path(folder))
-        paths = draw_to_folder(files, prompt, candidates, keep, seed, output)
+        paths = draw_to_folder(files, prompt, candidates, keep, seed, output, given)
     return {"pictures": [str(path) for path in paths[:-1]], "sheet": str(paths[-1])}
 
 

@@ -35,7 +35,7 @@ class TrainingConfig(Frozen):
     seed: int = Field(default=0, ge=0)
     precision: Literal["fp32", "bf16"] = "fp32"
     engine: Literal["deepspeed", "torch"] = "deepspeed"
-    zero_stage: Literal[0, 1, 2, 3] = 2
+    zero_stage: Literal[1, 2, 3] = 2
     """What DeepSpeed shards: 1 moments, 2 gradients too, 3 parameters too. No use to `torch`."""
     checkpoint_every: int = operational(100, gt=0)
     log_every: int = operational(10, gt=0)

@@ -1,0 +1,251 @@
+"""The plan of one prior: every section, from the parameters of the stages that lead to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from model_zoo.sizes import (
+    ImageTokenizerSize,
+    TransformerSize,
+    image_tokenizer_size,
+    transformer_size,
+)
+from model_zoo.training.checkpoints import KEEP
+from model_zoo.training.config import TrainingConfig
+from tasks.costs.figures import Figure, Section, total
+from tasks.costs.hardware import Hardware
+from tasks.costs.memory import our_memory, papers_memory
+from tasks.costs.traffic import our_traffic, papers_traffic
+from tasks.encode_pairs import EncodeParams
+from tasks.train_image_tokenizer import ImageTokenizerParams
+from tasks.train_prior import PriorParams
+from tasks.train_text_tokenizer import TextTokenizerParams
+
+PASSES = 3  # forward, and backward to inputs and to weights
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """What a plan takes for given.
+
+    Attributes:
+        utilisation: share of a GPU's stated rate that becomes the model's arithmetic; what is
+            computed again, and waiting, is part of what is lost.
+        tokens_per_second: of one GPU, measured in a short run; gives the utilisation instead.
+        rank: of the gradients' compression, of all GPUs of a machine together; none without it.
+        batch: samples a step, instead of the declared ones.
+        pairs: image-text pairs that are collected.
+        picture_bytes: of a picture as it is fetched, on average.
+        download: bits a second of all downloads together.
+    """
+
+    hardware: Hardware = field(default_factory=Hardware)
+    utilisation: float = 0.4
+    tokens_per_second: float | None = None
+    rank: int | None = None
+    batch: int | None = None
+    pairs: int = 1_000_000
+    picture_bytes: int = 100_000
+    download: float = 1e9
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Parameters of a prior's stage, and of those that it learns from.
+
+    `pictures` are stages that write all pictures anew, `prepared` those that keep all pictures at a
+    side of so many pixels.
+    """
+
+    prior: PriorParams
+    codes: EncodeParams
+    text_tokenizer: TextTokenizerParams
+    image_tokenizer: ImageTokenizerParams
+    pictures: tuple[str, ...] = ()
+    prepared: Mapping[str, int] = field(default_factory=dict)
+
+    def tokenizer_size(self) -> ImageTokenizerSize:
+        """The image tokenizer's."""
+        return image_tokenizer_size(self.image_tokenizer.network, self.image_tokenizer.config)
+
+    def size(self) -> TransformerSize:
+        """The prior's, with a text vocabulary as large as is declared."""
+        pictures = self.tokenizer_size()
+        config = self.prior.with_sizes({
+            "text_vocabulary": self.text_tokenizer.vocabulary,
+            "text_length": self.codes.text_length,
+            "image_vocabulary": pictures.vocabulary,
+            "grid_height": pictures.grid,
+            "grid_width": pictures.grid,
+        })  # fmt: skip
+        return transformer_size(self.prior.network, config)
+
+
+def plan_costs(stages: Stages, given: Assumptions) -> list[Section]:
+    """All sections.
+
+    Raises:
+        ValueError: naming what does not fit together, and what would.
+    """
+    size, hardware, training = stages.size(), given.hardware, stages.prior.training
+    batch = given.batch or training.batch_size
+    samples = hardware.share_of(batch)
+    sent = papers_traffic(size, hardware, given.rank)
+    arithmetic = _arithmetic(size, batch)
+    duration = _duration(size, training, batch, given, sent)
+    return [
+        _parameters(size, stages.tokenizer_size()),
+        papers_memory(size, hardware, samples, given.rank),
+        our_memory(size, hardware, samples, training),
+        sent,
+        our_traffic(size, hardware, training),
+        arithmetic,
+        duration,
+        _of_tokenizer(stages, size, given),
+        _storage(stages, size, given),
+    ]
+
+
+def _parameters(size: TransformerSize, pictures: ImageTokenizerSize) -> Section:
+    figures = [
+        Figure("matrices of blocks", size.matrices, "parameters", "12d² x layers"),
+        Figure("gains and biases", size.gains_and_biases, "parameters",
+               "13d x layers + 2d + outputs"),
+        Figure("embeddings", size.embeddings, "parameters",
+               "d x (text and padding tokens, codes, positions, rows, columns, start)"),
+        Figure("unembeddings", size.unembeddings, "parameters",
+               "d x (text and padding tokens, codes)"),
+    ]  # fmt: skip
+    figures += [
+        total("prior", figures),
+        Figure("encoder of pictures", pictures.encoder, "parameters",
+               "inputs x outputs x kernel² + outputs, of every convolution"),
+        Figure("decoder of pictures", pictures.decoder, "parameters", "the same"),
+        Figure("matrices at 16 bits", 2 * size.matrices, "bytes", "2 bytes each"),
+        Figure("prior at 16 bits", 2 * size.parameters, "bytes", "2 bytes each"),
+        Figure("context is smaller", pictures.shrinkage, "times",
+               "values of a picture (pixels x 3) / its codes"),
+    ]  # fmt: skip
+    return Section("Parameters", tuple(figures))
+
+
+def _arithmetic(size: TransformerSize, batch: int) -> Section:
+    parts = {"matrices": size.matrix_flops, "attention": size.attention_flops,
+             "logits": size.logit_flops}  # fmt: skip
+    how = {
+        "matrices": "6 x matrices of blocks",
+        "attention": "12d x positions that a mask allows, mean over tokens, summed over layers",
+        "logits": "6d x outputs of a token",
+    }
+    figures = [
+        Figure(f"{name}, a token", PASSES * flops / size.tokens, "FLOP", how[name])
+        for name, flops in parts.items()
+    ]
+    token = total("a token", figures, "their sum: 2 FLOPs a product, forward once, backward twice")
+    step = token.value * size.tokens * batch
+    figures += [
+        token,
+        Figure("a step", step, "FLOP", f"{batch:,} samples of {size.tokens:,} tokens"),
+        Figure("a step, recomputed", step * 4 / 3, "FLOP",
+               "the forward pass twice, as the paper does; it is not the model's own arithmetic"),
+    ]  # fmt: skip
+    return Section("Arithmetic of training the prior", tuple(figures))
+
+
+def _duration(
+    size: TransformerSize, training: TrainingConfig, batch: int, given: Assumptions, sent: Section
+) -> Section:
+    hardware, steps = given.hardware, training.steps
+    utilisation, said = _utilisation(size, given)
+    rate = hardware.all * hardware.gpu.flops * utilisation
+    seconds = PASSES * size.flops * batch / rate
+    packed = "between, a machine, compressed" if given.rank else "between, a machine"
+    figures = [
+        Figure("utilisation", utilisation, "share", said),
+        Figure("a step", seconds, "s",
+               f"FLOPs of a step / ({hardware.all:,} x {hardware.gpu.flops / 1e12:.0f} TFLOP/s"
+               " x utilisation)"),
+        Figure("tokens of a GPU", utilisation * hardware.gpu.flops / (PASSES * size.flops)
+               * size.tokens, "tokens/s", "rate x utilisation / FLOPs a token"),
+        *_rent("the run", seconds * steps, f"{steps:,} steps", hardware),
+        Figure("network of a machine", 8 * sent.value(packed) / seconds, "bit/s",
+               "what a machine sends to others in a step / its time, as the paper shards"),
+    ]  # fmt: skip
+    verdict = _precision(training, hardware)
+    return Section("Time and cost of training the prior", tuple(figures), verdict)
+
+
+def _precision(training: TrainingConfig, hardware: Hardware) -> str:
+    if training.precision == "bf16" and not hardware.gpu.bf16:
+        return f"{hardware.kind} has no bf16, which is declared; our engine knows no fp16 yet"
+    if training.precision == "fp32":
+        return "fp32 is declared, which is slower than the 16-bit rate that is reckoned with"
+    return ""
+
+
+def _utilisation(size: TransformerSize, given: Assumptions) -> tuple[float, str]:
+    if given.tokens_per_second is None:
+        return given.utilisation, "assumed"
+    flops = PASSES * size.flops / size.tokens * given.tokens_per_second
+    return flops / given.hardware.gpu.flops, (
+        f"{given.tokens_per_second:g} tokens a second measured on one GPU x FLOPs a token / rate"
+    )
+
+
+def _rent(name: str, seconds: float, how: str, hardware: Hardware) -> list[Figure]:
+    hours = hardware.all * seconds / 3600
+    assumed = "assumed " if hardware.price is None else ""
+    return [
+        Figure(name, seconds, "s", how),
+        Figure(f"{name}, GPU hours", hours, "GPU hours", f"{hardware.all:,} GPUs"),
+        Figure(f"{name}, cost", hours * hardware.hour, "USD",
+               f"{assumed}{hardware.hour:g} dollars a GPU hour"),
+    ]  # fmt: skip
+
+
+def _of_tokenizer(stages: Stages, prior: TransformerSize, given: Assumptions) -> Section:
+    """Training the image tokenizer on the same GPUs, at the same share of their rate."""
+    size, training = stages.tokenizer_size(), stages.image_tokenizer.training
+    utilisation, _ = _utilisation(prior, given)
+    step = PASSES * size.flops * training.batch_size
+    rate = given.hardware.all * given.hardware.gpu.flops * utilisation
+    figures = [
+        Figure("a picture", PASSES * size.flops, "FLOP",
+               "6 x inputs x outputs x kernel² x pixels, of every convolution"),
+        Figure("a step", step, "FLOP", f"{training.batch_size:,} pictures"),
+        *_rent("the run", step * training.steps / rate,
+               f"{training.steps:,} steps at the same utilisation", given.hardware),
+    ]  # fmt: skip
+    return Section("Training the image tokenizer", tuple(figures))
+
+
+def _storage(stages: Stages, size: TransformerSize, given: Assumptions) -> Section:
+    codes, pairs = stages.codes, given.pairs
+    numbers = codes.text_length * (1 + codes.caption_variants)
+    numbers += codes.crops * stages.tokenizer_size().grid ** 2
+    fetched = given.picture_bytes * pairs
+    training = stages.prior.training
+    states, how = (16, "weights twice") if training.engine == "deepspeed" else (12, "weights")
+    if training.ema is not None:
+        states, how = states + 4, f"{how}, average"
+    figures = [
+        Figure("pictures as fetched", fetched, "bytes",
+               f"{pairs:,} pairs x {given.picture_bytes:,} bytes (assumed)"),
+        *(Figure(f"pictures after {name}", fetched, "bytes",
+                 "at most as much again: only shards that stay as they are take no place")
+          for name in stages.pictures),
+        *(Figure(f"pictures for {name}", pairs * 3 * side**2, "bytes",
+                 f"3 x {side}² bytes a pair, not compressed")
+          for name, side in stages.prepared.items()),
+        Figure("tokens and codes", pairs * 4 * numbers, "bytes",
+               f"4 bytes x {numbers:,} numbers a pair"),
+        Figure("checkpoints", KEEP * states * size.parameters, "bytes",
+               f"{KEEP} of {states} bytes a parameter: {how}, two moments"),
+    ]  # fmt: skip
+    figures += [
+        total("storage", figures),
+        Figure("download", 8 * fetched / given.download, "s",
+               f"pictures as fetched, at {given.download / 1e6:g} Mbit/s (assumed)"),
+    ]  # fmt: skip
+    return Section("Storage and download of the pairs", tuple(figures))
