@@ -101,9 +101,13 @@ def _json_tables(title: str, value: Any) -> list[Table]:
         rows = tuple(tuple(_cell(row.get(c)) for c in columns) for row in value)
         return [Table(title, columns, rows)]
     if isinstance(value, dict):
-        flat = value.get("metrics", value)
-        rows = tuple((name, _cell(flat[name])) for name in flat)
-        return [Table(title, ("what", "value"), rows)]
+        tables = {title: value.get("metrics", value)}
+        if value.get("comparison"):
+            tables["what was compared"] = value["comparison"]
+        return [
+            Table(name, ("what", "value"), tuple((key, _cell(flat[key])) for key in flat))
+            for name, flat in tables.items()
+        ]
     return []
 
 

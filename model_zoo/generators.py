@@ -1,28 +1,31 @@
 """What draws image codes for captions, whatever network it is and however it samples.
 
-A generator is a line in `SAMPLERS`: the name of its network's module and the function that samples
-from it. Stages know `load_generator` and nothing else.
+A generator is a network whose module names its sampler, `SAMPLER = "model_zoo.MODULE:FUNCTION"`.
+The function draws as `Sampler` says, and the type of its argument `sampling` says which settings it
+knows; a setting of another generator is refused and never ignored. No list of generators stands
+here: this file is part of what each of them draws, so a new one would cost all others their
+pictures.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast, get_type_hints
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
 from model_zoo.weights import load_network, read_header
 from schemas.base import Frozen
 
-SAMPLERS = {"dalle": "model_zoo.sampler:sample"}
-
 
 class Sampling(Frozen):
-    """How codes are drawn; the paper samples at temperature 1 from all codes."""
+    """How codes are drawn from their distributions; a generator that knows more extends it."""
 
     temperature: float = Field(default=1.0, ge=0)
     """0 takes the likeliest code every time."""
@@ -35,16 +38,20 @@ class Sampling(Frozen):
     from the logits without the caption to those with it is gone. 1 is none, and half the work."""
 
 
-AS_IN_PAPER = Sampling()
+AS_IN_PAPER = Sampling()  # DALL-E samples at temperature 1 from all codes
 
 
 class Sampler(Protocol):
     """Draws int64 [P, C, h, w] for captions int [P, L] (-1: padding) and seeds int64 [P, C]."""
 
     def __call__(
-        self, network: nn.Module, tokens: Tensor, seeds: Tensor, sampling: Sampling
-    ) -> Tensor:
-        """Draw."""
+        self, network: nn.Module, tokens: Tensor, seeds: Tensor, sampling: Frozen,
+        given: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Draw; `sampling` is of the type that the sampler's own signature says.
+
+        `given`: int64 [P, h, w], codes that stay as they are, -1 where one is to be drawn.
+        """
         ...
 
 
@@ -55,14 +62,26 @@ class Generator:
     name: str
     network: nn.Module
     text_length: int
-    _sampler: Sampler
 
-    def draw(self, tokens: Tensor, seeds: Tensor, sampling: Sampling = AS_IN_PAPER) -> Tensor:
+    def draw(
+        self, tokens: Tensor, seeds: Tensor, sampling: Frozen | None = None,
+        given: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """Codes int64 [P, C, h, w] for captions int [P, text_length] and seeds int64 [P, C].
 
         A candidate depends on its caption and its seed, not on those beside it.
+
+        Args:
+            sampling: settings, of which those that were given count; None leaves all to the
+                generator's own defaults.
+            given: int64 [P, h, w], codes that stay as they are, -1 where one is to be drawn.
+
+        Raises:
+            ValueError: for a setting that is not one of this generator's.
         """
-        return self._sampler(self.network, tokens, seeds, sampling)
+        declared = sampling.model_dump(exclude_unset=True) if sampling else {}
+        settings = read_sampling(self.name, declared)
+        return _sampler(self.name)(self.network, tokens, seeds, settings, given)
 
 
 def load_generator(path: Path, device: torch.device | str = "cpu") -> Generator:
@@ -72,8 +91,42 @@ def load_generator(path: Path, device: torch.device | str = "cpu") -> Generator:
         ValueError: if the file holds a network that draws no codes.
     """
     name, config = read_header(path)
-    if name not in SAMPLERS:
-        raise ValueError(f"{path}: network {name!r} is no generator; known are {sorted(SAMPLERS)}")
-    module, function = SAMPLERS[name].split(":")
-    sampler = cast(Sampler, getattr(importlib.import_module(module), function))
-    return Generator(name, load_network(path, device), config["text_length"], sampler)
+    if sampler_of(name) is None:
+        raise ValueError(f"{path}: network {name!r} is no generator: its module names no SAMPLER")
+    return Generator(name, load_network(path, device), config["text_length"])
+
+
+def sampler_of(name: str) -> str | None:
+    """Where the sampler of a network is (`model_zoo.MODULE:FUNCTION`); None if it draws no codes.
+
+    Raises:
+        ModuleNotFoundError: if there is no such network.
+    """
+    found: str | None = getattr(importlib.import_module(f"model_zoo.{name}"), "SAMPLER", None)
+    return found
+
+
+def read_sampling(name: str, declared: Mapping[str, Any]) -> Frozen:
+    """The settings of a generator from what was declared; the rest are its own defaults.
+
+    Raises:
+        ValueError: naming the setting that it does not know, or whose value makes no sense.
+    """
+    settings: type[Frozen] = get_type_hints(_sampler(name))["sampling"]
+    try:
+        # Through JSON, where strict still takes 1 for 1.0, but neither "1" nor `yes`.
+        return settings.model_validate_json(json.dumps(dict(declared)), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(sorted(settings.model_fields))
+            raise ValueError(f"{key}: {name} has no such setting; it has {known}") from error
+        raise ValueError(f"{key}: {first['msg']} (it is {first['input']!r})") from error
+
+
+def _sampler(name: str) -> Sampler:
+    named = sampler_of(name)
+    assert named is not None, f"{name} is no generator"
+    module, function = named.split(":")
+    return cast(Sampler, getattr(importlib.import_module(module), function))

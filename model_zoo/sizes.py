@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from model_zoo.dalle import DalleConfig
 from model_zoo.dvae import DVAEConfig
+from model_zoo.maskgit import MaskgitConfig
 from model_zoo.masks import Kind, stream_mask
 
 FP32 = 4  # bytes
@@ -114,6 +115,27 @@ def _looks(config: DalleConfig) -> int:
     """Pairs of positions of which one may look at the other, summed over layers."""
     sizes = (config.text_length + 1, config.grid_height, config.grid_width, config.conv_kernel)
     return sum(_allowed(kind, *sizes) for kind in config.kinds)
+
+
+def maskgit_size(config: MaskgitConfig) -> TransformerSize:
+    """The transformer of `model_zoo.maskgit`, in which every position looks at every other."""
+    d, layers = config.width, config.layers
+    tokens = config.text_length + config.codes
+    positions = config.text_length + config.grid_height + config.grid_width
+    # A padding token for each position of the caption, and one for a masked code.
+    inputs = config.text_vocabulary + config.text_length + config.image_vocabulary + 1
+    logits = config.codes * config.image_vocabulary
+    return TransformerSize(
+        width=d, heads=config.heads, layers=layers, tokens=tokens,
+        matrices=12 * d * d * layers,
+        gains_and_biases=13 * d * layers + 2 * d + config.image_vocabulary,
+        embeddings=(inputs + positions) * d,
+        unembeddings=config.image_vocabulary * d,
+        matrix_flops=2 * tokens * 12 * d * d * layers,
+        attention_flops=4 * d * tokens**2 * layers,
+        logit_flops=2 * d * logits,
+        logits=logits,
+    )  # fmt: skip
 
 
 @lru_cache
@@ -224,11 +246,18 @@ def _of_dalle(config: Mapping[str, Any]) -> TransformerSize:
     return dalle_size(DalleConfig.model_validate(dict(config)))
 
 
+def _of_maskgit(config: Mapping[str, Any]) -> TransformerSize:
+    return maskgit_size(MaskgitConfig.model_validate(dict(config)))
+
+
 def _of_dvae(config: Mapping[str, Any]) -> ImageTokenizerSize:
     return dvae_size(DVAEConfig.model_validate(dict(config)))
 
 
-TRANSFORMERS: dict[str, Callable[[Mapping[str, Any]], TransformerSize]] = {"dalle": _of_dalle}
+TRANSFORMERS: dict[str, Callable[[Mapping[str, Any]], TransformerSize]] = {
+    "dalle": _of_dalle,
+    "maskgit": _of_maskgit,
+}
 IMAGE_TOKENIZERS: dict[str, Callable[[Mapping[str, Any]], ImageTokenizerSize]] = {"dvae": _of_dvae}
 
 

@@ -74,6 +74,12 @@ class ImageShards(Artifact):
     kind = "image_shards"
 
 
+class EvaluationPairs(Artifact):
+    """The same for pairs to evaluate on; a kind of its own, so that nothing is trained on them."""
+
+    kind = "evaluation_pairs"
+
+
 class ClusterTable(Artifact):
     """Parquet parts: clusters of duplicates with the survivor of each."""
 

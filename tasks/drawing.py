@@ -6,6 +6,7 @@ do the same in two steps, and give the same pictures for the same seeds.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +16,12 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from model_zoo.generators import AS_IN_PAPER, Sampling
+from model_zoo.generators import read_sampling
+from model_zoo.weights import read_header
+from schemas.base import Frozen
 from tasks.candidates import SAMPLING, CandidateSet, Prompt, PromptCandidates
 from tasks.devices import steady_threads
+from tasks.given import Given
 from tasks.judging import Judge
 from tasks.painting import Painter, candidate_seeds
 from tasks.sheets import Cell, Row, draw_sheet
@@ -31,24 +35,27 @@ class ModelFiles:
     image_tokenizer: Path
     text_tokenizer: Path
     ranker: Path
-    sampling: Sampling = AS_IN_PAPER
+    sampling: Frozen | None = None
+    """The prior's settings; None is as it draws by default."""
 
     @classmethod
     def of(cls, folder: Path) -> ModelFiles:
         """The files of a folder, which are named after their parts."""
-        declared = folder / SAMPLING
-        sampling = AS_IN_PAPER
-        if declared.exists():
-            sampling = Sampling.model_validate_json(declared.read_text())
-        return cls(
+        files = cls(
             folder / "prior.safetensors", folder / "image_tokenizer.safetensors",
             folder / "text_tokenizer.json", folder / "ranker.safetensors",
-            sampling,
         )  # fmt: skip
+        declared = folder / SAMPLING
+        return files.sampled_as(json.loads(declared.read_text())) if declared.exists() else files
 
     def sampled_as(self, declared: Mapping[str, Any]) -> ModelFiles:
-        """The same files, sampled from as declared (fields of `Sampling`)."""
-        return replace(self, sampling=Sampling.model_validate(declared))
+        """The same files, sampled from as declared.
+
+        Raises:
+            ValueError: for a setting that the prior does not know.
+        """
+        network, _ = read_header(self.prior)
+        return replace(self, sampling=read_sampling(network, declared))
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ class Artist:
 
     def draw(
         self, prompts: Sequence[str], candidates: int = 16, keep: int = 4, seed: int = 0,
-        sampling: Sampling | None = None,
+        sampling: Frozen | None = None, given: Given | None = None,
     ) -> list[list[Drawn]]:  # fmt: skip
         """The best pictures of each prompt, best first.
 
@@ -84,9 +91,11 @@ class Artist:
             keep: how many of them are given back.
             seed: the same prompt, number and seed give the same picture.
             sampling: how codes are drawn; None is how the model was evaluated.
+            given: part of a picture that all begin with.
 
         Raises:
-            ValueError: for a prompt that cannot be drawn, or numbers that make no sense.
+            ValueError: for a prompt that cannot be drawn, numbers that make no sense, or a setting
+                that the generator does not know.
         """
         if not 1 <= keep <= candidates:
             raise ValueError(
@@ -94,7 +103,9 @@ class Artist:
             )
         seeds = candidate_seeds(seed, prompts, candidates)
         with steady_threads():
-            codes, pictures = self.painter.paint(prompts, seeds, sampling or self.sampling)
+            known = given.codes(self.painter.image_tokenizer) if given else None
+            how = sampling or self.sampling
+            codes, pictures = self.painter.paint(prompts, seeds, how, known)
             scores = self.judge.scores(prompts, pictures)
         named = tuple(Prompt(prompt) for prompt in prompts)
         ranked = CandidateSet(named, seeds, codes, pictures).ranked(scores)
@@ -102,8 +113,9 @@ class Artist:
 
 
 def draw_to_folder(
-    files: ModelFiles | Path, prompt: str, candidates: int, keep: int, seed: int, folder: Path
-) -> list[Path]:
+    files: ModelFiles | Path, prompt: str, candidates: int, keep: int, seed: int, folder: Path,
+    given: Given | None = None,
+) -> list[Path]:  # fmt: skip
     """Draw a prompt into a folder: `1.png` is the best picture, `sheet.png` shows all kept.
 
     Each picture's file says in its text fields which prompt and seed made it, and its score.
@@ -114,7 +126,7 @@ def draw_to_folder(
     Raises:
         ValueError: as `Artist.draw`.
     """
-    drawn = Artist.load(files).draw([prompt], candidates, keep, seed)[0]
+    drawn = Artist.load(files).draw([prompt], candidates, keep, seed, given=given)[0]
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{place}.png" for place in range(1, len(drawn) + 1)]
     for path, one in zip(paths, drawn, strict=True):

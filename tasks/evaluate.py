@@ -2,13 +2,15 @@
 
 Where the declaration names a checker, it judges every picture, and its own accuracy on training
 pictures and on their reconstructions is measured beside, so that its word can be weighed. Another
-ranker, which must not be the one that chose the pictures, may judge as well, or instead.
+ranker, which must not be the one that chose the pictures, may judge as well, or instead. Where a
+comparison is declared, drawn pictures are compared with real ones as sets: with those of a set to
+evaluate on (`reference`), or else with training pictures.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,9 @@ from pydantic import Field, field_validator
 
 from infra.errors import PermanentError
 from infra.work import Work
-from model_zoo.weights import read_header
 from schemas.artifact import (
     Evaluation,
+    EvaluationPairs,
     ImageShards,
     ImageTokenizer,
     RankedCandidates,
@@ -30,7 +32,9 @@ from schemas.stage import stage
 from tasks.candidates import CandidateSet, by_group, read_candidates
 from tasks.devices import steady_threads
 from tasks.evaluation.checked import Checker
+from tasks.evaluation.comparison import Comparison
 from tasks.evaluation.findings import Findings
+from tasks.evaluation.inputs import Inputs
 from tasks.evaluation.originals import Reconstructed, reconstruct
 from tasks.evaluation.shown import draw_sheets
 from tasks.judging import Judge
@@ -50,6 +54,7 @@ class EvaluateParams(NetworkParams):
     originals: int = Field(default=512, ge=2)
     """Training pictures that are reconstructed, checked and compared with."""
     shown_candidates: int = Field(default=8, gt=0)
+    comparison: Comparison | None = None
 
     @field_validator("checker")
     @classmethod
@@ -64,38 +69,66 @@ class EvaluateParams(NetworkParams):
         checkers = (f"tasks.checkers.{self.checker}",) if self.checker else ()
         return (*super().modules(), *checkers)
 
+    def sources(self) -> tuple[str, ...]:
+        """Inception's weights, if they are declared."""
+        return self.comparison.sources() if self.comparison else ()
 
-@stage(retries=2, cores=1, memory_gb=2.0, versions=("torch", "numpy", "scipy", "pillow"))
+
+_VERSIONS = ("torch", "torch-fidelity", "numpy", "scipy", "pillow")
+
+
+@stage(retries=2, cores=2, memory_gb=2.0, versions=_VERSIONS)
 def evaluate(
     ranked: RankedCandidates, images: ImageShards, image_tokenizer: ImageTokenizer,
     params: EvaluateParams, work: Work, text_tokenizer: TextTokenizer | None = None,
-    evaluator: Ranker | None = None,
+    evaluator: Ranker | None = None, ranker: Ranker | None = None,
+    reference: EvaluationPairs | None = None,
 ) -> Evaluation:  # fmt: skip
-    """Measure and show; `metrics.json` says by whom, and whose ranking it was."""
+    """Measure and show; `metrics.json` says by whom, and whose ranking it was.
+
+    Args:
+        evaluator: a ranker that has not chosen the pictures; it judges them.
+        ranker: the one that has; pictures are compared on its features if no other is given.
+        reference: real pictures to compare with, instead of training pictures.
+    """
+    inputs = Inputs(ranked, images, image_tokenizer, text_tokenizer, evaluator, ranker, reference)
     sets = [read_candidates(work.fetch(unit)) for unit in ranked.units]
-    ranker = _one_ranker(sets)
+    chosen_by = _one_ranker(sets)
     with steady_threads():
-        originals = _reconstruct(images, image_tokenizer, params, work)
+        originals = _reconstruct(inputs, params, work)
         findings = Findings(by_group(sets), originals, originals.metrics())
         if evaluator is not None:
-            judge = _other_judge(evaluator, text_tokenizer, ranker, params, work)
+            judge = _other_judge(evaluator, text_tokenizer, chosen_by, params, work)
             findings.judge_by_ranker(judge, evaluator.digest)
+    findings.score()
+    if params.comparison is not None:
+        findings.add(inputs.compare(sets, chosen_by, params.comparison, params, work))
     if params.checker is not None:
         findings.judge_by_checker(Checker(params.checker))
-    captions = captions_of(work.fetch(unit) for unit in images.units)
-    table = findings.table(NearestCaption(captions))
     for name, value in findings.metrics.items():
         work.metric(name, value)
+    paths = [*_write(findings, chosen_by, inputs, params, work)]
+    return Evaluation(units=tuple(work.add(path, path.name) for path in paths))
+
+
+def _write(
+    findings: Findings, ranker: str, inputs: Inputs, params: EvaluateParams, work: Work
+) -> Iterator[Path]:
+    """All files of an evaluation."""
+    captions = captions_of(work.fetch(unit) for unit in inputs.images.units)
+    table = findings.table(NearestCaption(captions))
     texts = {
         "metrics.json": {
             "metrics": findings.metrics, "evaluator": findings.evaluator, "ranker": ranker,
-            "curves": findings.curves,
+            "curves": findings.curves, "scores": findings.scores,
+            "comparison": findings.compared.described,
         },
         "prompts.json": table,
     }  # fmt: skip
-    paths = [_write_json(work.scratch / name, value) for name, value in texts.items()]
-    paths += draw_sheets(findings, table, params.shown_candidates, work.scratch)
-    return Evaluation(units=tuple(work.add(path, path.name) for path in paths))
+    for name, value in texts.items():
+        yield _write_json(work.scratch / name, value)
+    yield from draw_sheets(findings, table, params.shown_candidates, work.scratch)
+    yield from inputs.show_overlap(findings.compared, work)
 
 
 def _one_ranker(sets: Sequence[CandidateSet]) -> str:
@@ -105,13 +138,10 @@ def _one_ranker(sets: Sequence[CandidateSet]) -> str:
     return rankers[0]
 
 
-def _reconstruct(
-    images: ImageShards, image_tokenizer: ImageTokenizer, params: EvaluateParams, work: Work
-) -> Reconstructed:
-    path = params.check(work.fetch(image_tokenizer.units[0]))
-    side = int(read_header(path)[1]["resolution"])
-    shards = (work.fetch(unit) for unit in images.units)
-    pictures, captions = first_pictures(shards, side, params.originals)
+def _reconstruct(inputs: Inputs, params: EvaluateParams, work: Work) -> Reconstructed:
+    path = params.check(work.fetch(inputs.image_tokenizer.units[0]))
+    shards = (work.fetch(unit) for unit in inputs.images.units)
+    pictures, captions = first_pictures(shards, inputs.side(work), params.originals)
     return reconstruct(path, pictures, captions)
 
 

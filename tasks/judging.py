@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from model_zoo.weights import load_network, read_header
 from tasks.devices import best_device
-from tasks.tokens import encode_prompts, load_tokenizer
+from tasks.tokens import encode_captions, encode_prompts, load_tokenizer
 
 _BATCH = 256  # rows that go through the network at once
 
@@ -42,6 +42,14 @@ class Judge:
     def texts(self, prompts: Sequence[str]) -> np.ndarray:
         """Features of length 1, float32 [P, D], of prompts."""
         return self._features(self.ranker.encode_texts, self._tokens(prompts))
+
+    def captions(self, captions: Sequence[str]) -> np.ndarray:
+        """The same of captions as they are found, which are cut where they are too long."""
+        if hasattr(self.ranker, "tokenize"):
+            return self.texts(captions)
+        length = self.ranker.config.text_length
+        tokens = encode_captions(self.text_tokenizer, captions, length)
+        return self._features(self.ranker.encode_texts, torch.from_numpy(tokens))
 
     def _tokens(self, prompts: Sequence[str]) -> Tensor:
         if hasattr(self.ranker, "tokenize"):  # it was trained elsewhere, on tokens of its own

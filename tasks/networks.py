@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import field_validator
 
 from infra.errors import PermanentError
-from model_zoo.generators import SAMPLERS
+from model_zoo.generators import sampler_of
 from model_zoo.weights import read_header
 from schemas.stage import StageParams
 
@@ -33,7 +33,7 @@ class NetworkParams(StageParams):
 
     def modules(self) -> tuple[str, ...]:
         """The networks, and what samples from those that generate."""
-        samplers = [SAMPLERS[name].split(":")[0] for name in self.networks if name in SAMPLERS]
+        samplers = [one.split(":")[0] for name in self.networks if (one := sampler_of(name))]
         return (*(f"model_zoo.{name}" for name in self.networks), *samplers)
 
     def check(self, path: Path) -> Path:

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from model_zoo.generators import AS_IN_PAPER, Sampling, load_generator
+from model_zoo.generators import load_generator
 from model_zoo.weights import load_network
+from schemas.base import Frozen
 from tasks.devices import best_device
 from tasks.tokens import encode_prompts, load_tokenizer
 
@@ -33,15 +34,24 @@ class Painter:
         self.text_tokenizer = load_tokenizer(text_tokenizer)
 
     def paint(
-        self, prompts: Sequence[str], seeds: np.ndarray, sampling: Sampling = AS_IN_PAPER
-    ) -> tuple[np.ndarray, np.ndarray]:
+        self, prompts: Sequence[str], seeds: np.ndarray, sampling: Frozen | None = None,
+        given: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         """Codes int32 [P, N, h, w] and pictures uint8 [P, N, 3, H, W] for seeds int64 [P, N].
+
+        Args:
+            sampling: the generator's settings; None is as it draws by default.
+            given: codes int64 [h, w] that every candidate begins with, -1 where one is to be drawn.
 
         Raises:
             BadPrompt: for a prompt that cannot be drawn (`tasks.tokens`), a ValueError.
+            ValueError: for a setting that the generator does not know.
         """
         tokens = encode_prompts(self.text_tokenizer, prompts, self.prior.text_length)
-        drawn = self.prior.draw(torch.from_numpy(tokens), torch.from_numpy(seeds), sampling)
+        known = None
+        if given is not None:
+            known = torch.from_numpy(given).expand(len(prompts), -1, -1)
+        drawn = self.prior.draw(torch.from_numpy(tokens), torch.from_numpy(seeds), sampling, known)
         codes = drawn.to(torch.int32).cpu().numpy()
         return codes, decode(self.image_tokenizer, codes)
 

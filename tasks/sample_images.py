@@ -11,20 +11,28 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from infra.errors import PermanentError
 from infra.work import ShardWork, Work
-from model_zoo.generators import Sampling
+from model_zoo.generators import read_sampling, sampler_of
 from model_zoo.weights import read_header
-from schemas.artifact import Candidates, ImageTokenizer, Prior, TextTokenizer, Unit
+from schemas.artifact import (
+    Candidates,
+    EvaluationPairs,
+    ImageTokenizer,
+    Prior,
+    TextTokenizer,
+    Unit,
+)  # fmt: skip
 from schemas.stage import stage
 from tasks.candidates import CandidateSet, Prompt
 from tasks.devices import steady_threads
 from tasks.networks import NetworkParams
 from tasks.painting import Painter, candidate_seeds
+from tasks.prepared import captions_of
 from tasks.tokens import encode_prompts, load_tokenizer
 
 
@@ -39,12 +47,24 @@ class SampleParams(NetworkParams):
     """Only so many prompts of each group, the first ones."""
     candidates: int = Field(default=16, gt=0)
     seed: int = Field(default=0, ge=0)
-    sampling: Sampling = Sampling()
+    sampling: dict[str, Any] = Field(default_factory=dict, validate_default=True)
+    """The generator's settings; which there are is its own matter (`model_zoo.generators`)."""
     prompts_per_unit: int = Field(default=20, gt=0)
+
+    @field_validator("sampling")
+    @classmethod
+    def _is_known(cls, sampling: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        networks = info.data.get("networks", ())
+        generators = [name for name in networks if sampler_of(name)]
+        if networks and not generators:
+            raise ValueError(f"none of the networks {networks} draws codes")
+        for name in generators:
+            read_sampling(name, sampling)
+        return sampling
 
     @model_validator(mode="after")
     def _has_prompts(self) -> Self:
-        if bool(self.prompts) == bool(self.prompts_file):
+        if self.prompts and self.prompts_file:
             raise ValueError("give either prompts or prompts_file")
         return self
 
@@ -56,10 +76,14 @@ class SampleParams(NetworkParams):
 @stage(retries=2, cores=2, memory_gb=2.0, versions=("torch", "tokenizers"))
 def sample_images(
     prior: Prior, image_tokenizer: ImageTokenizer, text_tokenizer: TextTokenizer,
-    params: SampleParams, work: Work,
+    params: SampleParams, work: Work, pairs: EvaluationPairs | None = None,
 ) -> Candidates:  # fmt: skip
-    """Draw the candidates of every prompt."""
-    prompts = read_prompts(params, work)
+    """Draw the candidates of every prompt, and of every caption of a set to evaluate on."""
+    captions = captions_of(work.fetch(unit) for unit in pairs.units) if pairs else ()
+    drawn_for = [Prompt(text, "captions") for text in dict.fromkeys(captions)]
+    prompts = [*read_prompts(params, work), *drawn_for]
+    if not prompts:
+        raise PermanentError("prompts: give prompts, prompts_file, or pairs as an input")
     for network in (prior, image_tokenizer):
         params.check(work.fetch(network.units[0]))
     _refuse_unreadable(prompts, work.fetch(prior.units[0]), work.fetch(text_tokenizer.units[0]))
@@ -73,7 +97,7 @@ def sample_images(
 
 def draw_prompts(
     unit: Unit, shard: ShardWork, *, prior: Unit, image_tokenizer: Unit, text_tokenizer: Unit,
-    candidates: int, seed: int, sampling: Sampling,
+    candidates: int, seed: int, sampling: dict[str, Any],
 ) -> None:  # fmt: skip
     """Draw the prompts of one batch."""
     prompts = tuple(Prompt(**one) for one in json.loads(shard.fetch(unit).read_text()))
@@ -81,7 +105,9 @@ def draw_prompts(
     files = (shard.fetch(one) for one in (prior, image_tokenizer, text_tokenizer))
     seeds = candidate_seeds(seed, texts, candidates)
     with steady_threads():
-        codes, pictures = Painter(*files).paint(texts, seeds, sampling)
+        painter = Painter(*files)
+        settings = read_sampling(painter.prior.name, sampling)
+        codes, pictures = painter.paint(texts, seeds, settings)
     name = unit.name.replace("prompts", "candidates").replace(".json", ".safetensors")
     path = shard.scratch / name
     CandidateSet(prompts, seeds, codes, pictures).write(path)
@@ -90,12 +116,12 @@ def draw_prompts(
 
 
 def read_prompts(params: SampleParams, work: Work) -> list[Prompt]:
-    """The declared prompts, by group.
+    """The declared prompts, by group; none if none are declared.
 
     Raises:
         PermanentError: if the file is not of the form that it should be, or has no prompt.
     """
-    if params.prompts:
+    if not params.prompts_file:
         return [Prompt(text) for text in params.prompts]
     groups = _groups(work.fetch(work.sources[0]), str(params.prompts_file))
     prompts = [prompt for group in groups for prompt in group[: params.per_group]]

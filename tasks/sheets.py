@@ -60,17 +60,25 @@ def draw_sheet(title: str, rows: Sequence[Row], side: int = 64) -> Image.Image:
 
 
 def draw_curves(
-    path: Path, title: str, curves: Mapping[str, Mapping[int, float]], x: str, y: str
-) -> None:
-    """Curves of shares (0 to 1) against numbers that double, written as a PNG."""
+    path: Path, title: str, curves: Mapping[str, Mapping[int, float] | Mapping[float, float]],
+    x: str, y: str, *, shares: bool = True, doubling: bool = True,
+) -> None:  # fmt: skip
+    """Curves against numbers, written as a PNG.
+
+    Args:
+        shares: the values go from 0 to 1, and all of that is shown.
+        doubling: each number is twice the one before, so they are shown at equal distances.
+    """
     figure = Figure(figsize=(6.0, 4.0), dpi=100, layout="constrained")
     axes = figure.subplots()
     for name, points in curves.items():
         axes.plot(list(points), list(points.values()), marker="o", label=name)
     numbers = sorted({number for points in curves.values() for number in points})
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(numbers, labels=[str(number) for number in numbers])
-    axes.set_ylim(0, 1.02)
+    if doubling:
+        axes.set_xscale("log", base=2)
+    axes.set_xticks(numbers, labels=[f"{number:g}" for number in numbers])
+    if shares:
+        axes.set_ylim(0, 1.02)
     axes.set(title=title, xlabel=x, ylabel=y)
     axes.grid(alpha=0.3)
     axes.legend()

@@ -100,7 +100,7 @@ def check_config(network: str, config: Mapping[str, Any]) -> None:
 
 
 def config_model(network: str) -> type[Frozen]:
-    """The configuration of a network: the one model that its module defines.
+    """The configuration of a network: the one model named `…Config` that its module defines.
 
     Raises:
         ValueError: if there is no such module, or it is no network's.
@@ -113,7 +113,7 @@ def config_model(network: str) -> type[Frozen]:
     models = [
         one for one in vars(module).values() if isinstance(one, type) and issubclass(one, Frozen)
     ]
-    own = [one for one in models if one.__module__ == name]
+    own = [one for one in models if one.__module__ == name and one.__name__.endswith("Config")]
     if not hasattr(module, "build_recipe") or len(own) != 1:
         raise ValueError(f"network {network!r}: module {name} is none of a network")
     return own[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,10 +12,11 @@ from schemas.base import digest
 from tasks.candidates import PromptCandidates
 from tasks.evaluation import matched
 from tasks.evaluation.checked import RIGHT, Checker, Verdict, shares
+from tasks.evaluation.compared import Compared
 from tasks.evaluation.gains import Worth, curve, gains
 from tasks.evaluation.originals import Reconstructed
 from tasks.judging import Judge
-from tasks.measures import NearestCaption
+from tasks.measures import NearestCaption, clip_score
 
 Groups = Mapping[str, Sequence[PromptCandidates]]
 
@@ -28,6 +29,8 @@ class Findings:
     originals: Reconstructed
     metrics: dict[str, float] = field(default_factory=dict)
     curves: dict[str, dict[int, float]] = field(default_factory=dict)
+    scores: dict[str, dict[int, float]] = field(default_factory=dict)
+    compared: Compared = field(default_factory=Compared)
     verdicts: dict[str, list[list[Verdict]]] = field(default_factory=dict)
     ranks: dict[str, np.ndarray] = field(default_factory=dict)
     judges: list[dict[str, str]] = field(default_factory=list)
@@ -58,14 +61,31 @@ class Findings:
             self._add_gains(group, RIGHT, worths)
 
     def judge_by_ranker(self, judge: Judge, ranker: str) -> None:
-        """Whether each candidate finds its own prompt among all, and how far pictures are off."""
+        """Whether each candidate finds its own prompt among all, and how well it matches it."""
         self.judges.append({"name": f"ranker:{judge.name}", "digest": ranker})
-        self.metrics |= matched.distance(judge, self.groups, self.originals.originals)
-        self.ranks = matched.own_ranks(judge, self.groups)
+        self.ranks, cosines = matched.own_ranks(judge, self.groups)
+        self.metrics |= _caption_scores(cosines.values(), "evaluator")
         for group, ranks in self.ranks.items():
             self.metrics |= matched.rank_metrics(ranks, f"{group}/")
             worths = [[float(rank == 1) for rank in of_prompt] for of_prompt in ranks]
             self._add_gains(group, "own_caption_first", worths)
+
+    def score(self) -> None:
+        """What the ranker that chose says itself: its scores, and how they grow with choice.
+
+        It praises its own choice, so the average candidate and other judges are to be looked at.
+        """
+        by_group = {g: [one.scores for one in prompts] for g, prompts in self.groups.items()}
+        self.metrics |= _caption_scores(by_group.values(), "ranker")
+        for group, scores in by_group.items():
+            points = curve([one.tolist() for one in scores])
+            self.metrics |= {f"{group}/score_best_of_{n}": value for n, value in points.items()}
+            self.scores[group.replace("_", " ")] = points
+
+    def add(self, compared: Compared) -> None:
+        """What sets of pictures have in common."""
+        self.compared = compared
+        self.metrics |= compared.metrics
 
     def _add_gains(self, group: str, name: str, worths: Sequence[Worth]) -> None:
         found = gains(worths, name)
@@ -98,3 +118,12 @@ class Findings:
         if group in self.ranks:
             row["own_caption_ranks"] = self.ranks[group][number].tolist()
         return row
+
+
+def _caption_scores(groups: Iterable[Iterable[np.ndarray]], name: str) -> dict[str, float]:
+    """CLIP scores of first-ranked pictures and of all, from cosines [N] of each prompt."""
+    cosines = [one for prompts in groups for one in prompts]
+    return {
+        f"clip_score/{name}": clip_score(np.array([one[0] for one in cosines])),
+        f"clip_score/{name}_average": clip_score(np.concatenate(cosines)),
+    }

@@ -29,10 +29,27 @@ def draw_sheets(
         draw_sheet(f"{group.replace('_', ' ')}: best-ranked first", shown).save(paths[-1])
     paths.append(folder / "reconstructions.png")
     draw_originals(findings.originals).save(paths[-1])
+    return [*paths, *_draw_curves(findings, folder)]
+
+
+def _draw_curves(findings: Findings, folder: Path) -> list[Path]:
+    title, x = "the first-ranked of n candidates", "candidates n"
+    paths = [folder / "score_of_n.png"]
+    draw_curves(paths[-1], title, findings.scores, x, "the ranker's own score", shares=False)
     if findings.curves:
         paths.append(folder / "best_of_n.png")
-        title, x = "the first-ranked of n candidates", "candidates n"
         draw_curves(paths[-1], title, findings.curves, x, "share of prompts")
+    distances = findings.compared.curves
+    for name in dict.fromkeys(curve.split("/")[1] for curve in distances):
+        # Features of different networks have no scale in common.
+        chosen = {curve: points for curve, points in distances.items() if f"/{name}" in curve}
+        if all(len(points) > 1 for points in chosen.values()):
+            paths.append(folder / f"distance_by_blur-{name}.png")
+            draw_curves(
+                paths[-1], "distance of drawn (fid) and of rebuilt (rfid) from real pictures",
+                chosen, "Gaussian blur of both, in pixels", "Fréchet distance",
+                shares=False, doubling=False,
+            )  # fmt: skip
     return paths
 
 

@@ -30,7 +30,7 @@ _SMALLER: dict[str, dict[str, Any]] = {
     "ranker": {
         "config": {
             "image_width": 32, "image_layers": 1, "text_width": 32, "text_layers": 1,
-            "features": 16,
+            "features": 8,  # fewer than the pictures that are compared on them
         },
         "training": _TRAINING,
     },
@@ -41,9 +41,9 @@ _SMALLER: dict[str, dict[str, Any]] = {
 PAGES = 60
 
 
-def tiny() -> dict[str, Any]:
-    """The declaration."""
-    values: dict[str, Any] = yaml.safe_load((BUNDLED / "shapes.yaml").read_text())
+def tiny(name: str = "shapes") -> dict[str, Any]:
+    """The declaration, or that of another pipeline with the same stages."""
+    values: dict[str, Any] = yaml.safe_load((BUNDLED / f"{name}.yaml").read_text())
     values["web"]["pages"] = PAGES
     for stage, smaller in _SMALLER.items():
         _merge(values["stages"][stage]["params"], smaller)

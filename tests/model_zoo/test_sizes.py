@@ -8,15 +8,18 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from model_zoo.dalle import Dalle, DalleConfig
 from model_zoo.dvae import DVAE, DVAEConfig
+from model_zoo.maskgit import Maskgit, MaskgitConfig
 from model_zoo.sizes import (
     compressed_share,
     dalle_size,
     dvae_size,
     image_tokenizer_size,
+    maskgit_size,
     transformer_size,
 )
 from model_zoo.training.precision import set_precision
@@ -31,10 +34,18 @@ SMALL = DalleConfig(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("config", [SMALL, TWELVE], ids=["small", "12b"])
-def test_parameters_by_part_are_those_of_the_transformer(config: DalleConfig) -> None:
+MASKED = MaskgitConfig(
+    text_vocabulary=20, text_length=16, image_vocabulary=8, grid_height=8, grid_width=6,
+    width=64, heads=4, layers=6,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("config", [SMALL, TWELVE, MASKED], ids=["small", "12b", "masked"])
+def test_parameters_by_part_are_those_of_the_transformer(
+    config: DalleConfig | MaskgitConfig,
+) -> None:
     with torch.device("meta"):
-        network = Dalle(config)
+        network = Maskgit(config) if isinstance(config, MaskgitConfig) else Dalle(config)
     parts = {"matrices": 0, "gains_and_biases": 0, "embeddings": 0, "unembeddings": 0}
     for name, parameter in network.named_parameters():
         if name.startswith("layers.") and parameter.ndim == 2:
@@ -45,7 +56,7 @@ def test_parameters_by_part_are_those_of_the_transformer(config: DalleConfig) ->
             parts["gains_and_biases"] += parameter.numel()
         else:
             parts["embeddings"] += parameter.numel()
-    size = dalle_size(config)
+    size = maskgit_size(config) if isinstance(config, MaskgitConfig) else dalle_size(config)
     assert parts == {name: getattr(size, name) for name in parts}
     assert size.parameters == sum(p.numel() for p in network.parameters())
 
@@ -101,6 +112,14 @@ def test_arithmetic_of_matrices_and_logits_is_that_of_the_transformer() -> None:
     found = products[torch.ops.aten.addmm] + products.get(torch.ops.aten.mm, 0)
     size = dalle_size(SMALL)
     assert found == size.matrix_flops + size.logit_flops
+
+
+def test_arithmetic_is_that_of_the_masked_transformer() -> None:
+    network, counter = Maskgit(MASKED), FlopCounterMode(display=False)
+    # Of the fused attention on a CPU the counter knows nothing.
+    with torch.no_grad(), counter, sdpa_kernel(SDPBackend.MATH):
+        network(torch.zeros(1, 16, dtype=torch.int64), torch.zeros(1, 48, dtype=torch.int64))
+    assert maskgit_size(MASKED).flops == counter.get_total_flops()
 
 
 def test_arithmetic_of_attention_counts_what_the_masks_allow() -> None:

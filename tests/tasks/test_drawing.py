@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 from PIL import Image
 
 from infra.work import Work
-from schemas.artifact import Artifact
+from model_zoo.maskgit_sampler import MaskgitSampling
+from schemas.artifact import Artifact, TextTokenizer
 from tasks.candidates import read_candidates
 from tasks.drawing import Artist, ModelFiles, draw_to_folder
 from tasks.rank_images import RankParams, rank_images
@@ -87,6 +89,26 @@ def test_the_stages_draw_and_rank_what_the_artist_does(
         for place, one in enumerate(pictures):
             pixels = found.pictures[row, place].transpose(1, 2, 0)
             np.testing.assert_array_equal(np.asarray(one.picture), pixels)
+
+
+def test_another_generator_draws_as_its_folder_declares(
+    work: Work, model: dict[str, Artifact], folder: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "model"
+    shutil.copytree(folder, other)
+    vocabulary = vocabulary_of(work, TextTokenizer(units=model["text_tokenizer"].units))
+    prior = work.fetch(add_prior(work, vocabulary, "maskgit").units[0])
+    shutil.copyfile(prior, other / "prior.safetensors")
+    (other / "sampling.json").write_text('{"steps": 2, "temperature": 0.5}')
+    drawn = Artist.load(other).draw(PROMPTS[:1], 2, 2)[0]
+    settings = MaskgitSampling(steps=2, temperature=0.5)
+    said = Artist.load(replace(ModelFiles.of(other), sampling=None))
+    again = said.draw(PROMPTS[:1], 2, 2, sampling=settings)[0]
+    assert [one.picture.tobytes() for one in drawn] == [one.picture.tobytes() for one in again]
+    (folder / "sampling.json").write_text('{"steps": 2}')
+    with pytest.raises(ValueError, match="steps: dalle has no such setting"):
+        ModelFiles.of(folder)
+    (folder / "sampling.json").unlink()
 
 
 def test_a_folder_gets_the_pictures_and_a_sheet(folder: Path, tmp_path: Path) -> None:

@@ -110,6 +110,7 @@ def test_the_sheets_are_pictures(tmp_path: Path) -> None:
     sheets = {unit.name: work.fetch(unit) for unit in found.units if unit.name.endswith(".png")}
     assert set(sheets) == {
         "candidates-one.png", "candidates-two.png", "reconstructions.png", "best_of_n.png",
+        "score_of_n.png",
     }  # fmt: skip
     for path in sheets.values():
         with Image.open(path) as image:
@@ -130,10 +131,21 @@ def test_another_ranker_judges_where_there_is_no_checker(tmp_path: Path) -> None
     measured = _read(work, found, "metrics.json")
     assert measured["evaluator"] == {"name": "ranker:clip", "digest": evaluator.digest}
     metrics = measured["metrics"]
-    assert metrics["frechet_distance_on_evaluator_features"] > 0
+    assert metrics["clip_score/evaluator"] >= 0
     assert 1 <= metrics["one/own_caption_rank"] <= 3
     ranks = [row["own_caption_ranks"] for row in _read(work, found, "prompts.json")]
     assert metrics["one/own_caption_first"] == np.mean([row[0] == 1 for row in ranks[:2]])
+
+
+def test_the_rankers_own_scores_are_shown_against_the_number_of_candidates(tmp_path: Path) -> None:
+    work = Work.local(tmp_path)
+    measured = _read(work, _evaluate(work), "metrics.json")
+    points = {"1": 0.6, "2": (0.9 * 3 + 0.7 * 2 + 0.5) / 6, "4": 0.9}
+    assert measured["scores"]["one"] == pytest.approx(points)
+    assert measured["scores"]["two"] == pytest.approx(points)
+    assert measured["metrics"]["two/score_best_of_2"] == pytest.approx(points["2"])
+    assert measured["metrics"]["clip_score/ranker"] == pytest.approx(90)
+    assert measured["metrics"]["clip_score/ranker_average"] == pytest.approx(60)
 
 
 def test_the_ranker_that_chose_may_not_judge(tmp_path: Path) -> None:

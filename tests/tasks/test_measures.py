@@ -7,7 +7,6 @@ import math
 
 import numpy as np
 import pytest
-import scipy.linalg
 
 from tasks import measures
 
@@ -48,20 +47,8 @@ def _plain_ssim(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.mean(values))
 
 
-def test_frechet_distance_agrees_with_the_matrix_square_root() -> None:
-    random = np.random.default_rng(1)
-    first = random.normal(size=(200, 5)) @ random.normal(size=(5, 5))
-    second = random.normal(size=(150, 5)) + 1
-    one, other = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
-    root = scipy.linalg.sqrtm(one @ other).real
-    expected = ((first.mean(0) - second.mean(0)) ** 2).sum() + np.trace(one + other - 2 * root)
-    assert measures.frechet_distance(first, second) == pytest.approx(expected)
-    assert measures.frechet_distance(first, first) == pytest.approx(0, abs=1e-8)
-
-
-def test_frechet_distance_refuses_a_single_picture() -> None:
-    with pytest.raises(ValueError, match="two or more"):
-        measures.frechet_distance(np.ones((1, 3)), np.ones((5, 3)))
+def test_clip_score_counts_negative_cosines_as_none() -> None:
+    assert measures.clip_score(np.array([0.5, -0.5, 0.25])) == pytest.approx(25.0)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
@@ -70,6 +57,14 @@ def test_best_of_is_the_mean_over_all_draws(size: int) -> None:
     draws = itertools.combinations(range(5), size)
     expected = np.mean([values[min(draw)] for draw in draws])
     assert measures.best_of(values, size) == pytest.approx(expected)
+
+
+def test_best_of_is_exact_for_the_papers_512_candidates() -> None:
+    values = np.zeros(512)
+    values[0] = 1  # the best of all is among n of 512 with a chance of n / 512
+    for size in (1, 2, 32, 256, 512):
+        assert measures.best_of(values.tolist(), size) == pytest.approx(size / 512)
+        assert measures.best_of([1.0] * 512, size) == pytest.approx(1)
 
 
 def test_best_of_one_is_the_average_and_of_all_the_first() -> None:

@@ -14,14 +14,16 @@ from infra.errors import PermanentError
 from infra.sources import resolve_sources
 from infra.work import Work
 from model_zoo.weights import load_network
-from schemas.artifact import Candidates
+from schemas.artifact import Candidates, EvaluationPairs
 from schemas.fingerprint import code_digests
 from tasks.candidates import Prompt, read_candidates
 from tasks.painting import candidate_seeds, decode
+from tasks.prepared import captions_of
 from tasks.sample_images import SampleParams, sample_images
 from tests.tasks.tiny_models import (
     add_image_tokenizer,
     add_prior,
+    add_shards,
     add_text_tokenizer,
     vocabulary_of,
 )  # fmt: skip
@@ -29,13 +31,15 @@ from tests.tasks.tiny_models import (
 PROMPTS = ["a red circle", "a blue square", "a green cross"]
 
 
-def _sample(work: Work, **values: Any) -> Candidates:
+def _sample(
+    work: Work, prior: str = "dalle", pairs: EvaluationPairs | None = None, **values: Any
+) -> Candidates:  # fmt: skip
     tokenizer = add_text_tokenizer(work)
     params = SampleParams.model_validate({"candidates": 3, **values})
     return sample_images(
-        prior=add_prior(work, vocabulary_of(work, tokenizer)),
+        prior=add_prior(work, vocabulary_of(work, tokenizer), prior),
         image_tokenizer=add_image_tokenizer(work), text_tokenizer=tokenizer,
-        params=params, work=work,
+        params=params, work=work, pairs=pairs,
     )  # fmt: skip
 
 
@@ -103,14 +107,47 @@ def test_a_bad_prompt_stops_the_stage_before_anything_is_drawn(tmp_path: Path) -
 
 def test_either_prompts_or_a_file_are_declared() -> None:
     with pytest.raises(ValidationError, match="either prompts or prompts_file"):
-        SampleParams()
+        SampleParams(prompts=("a",), prompts_file="prompts.json")
     with pytest.raises(ValidationError, match="no network 'dall'"):
         SampleParams(prompts=("a",), networks=("dall",))
+
+
+def test_the_captions_of_a_set_to_evaluate_on_are_drawn(tmp_path: Path) -> None:
+    work = Work.local(tmp_path)
+    pairs = EvaluationPairs(units=add_shards(work, shards=1, pictures=3).units)
+    captions = list(captions_of(work.fetch(unit) for unit in pairs.units))
+    found = _sample(work, prompts=PROMPTS[:1], pairs=pairs)
+    drawn = read_candidates(work.fetch(found.units[0])).prompts
+    asked = [Prompt(text, "captions") for text in dict.fromkeys(captions)]
+    assert list(drawn) == [Prompt(PROMPTS[0]), *asked]
+    with pytest.raises(PermanentError, match="give prompts, prompts_file, or pairs"):
+        _sample(work)
 
 
 def test_another_network_than_those_declared_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PermanentError, match="holds a 'dvae'"):
         _sample(Work.local(tmp_path), prompts=PROMPTS, networks=["dalle"])
+
+
+def test_another_generator_draws_with_settings_of_its_own(tmp_path: Path) -> None:
+    work = Work.local(tmp_path)
+    chosen = {"prior": "maskgit", "networks": ["maskgit", "dvae"], "prompts": PROMPTS}
+    found = [
+        read_candidates(work.fetch(_sample(work, **chosen, sampling=sampling).units[0])).codes
+        for sampling in ({}, {"steps": 12}, {"steps": 2}, {"steps": 2, "temperature": 0.1})
+    ]
+    np.testing.assert_array_equal(found[0], found[1])  # 12 are its default
+    assert (found[2] != found[1]).any() and (found[3] != found[2]).any()
+
+
+def test_settings_that_the_declared_network_does_not_know_are_refused() -> None:
+    declared = {"prompts": ("a",), "sampling": {"temperature": 0.4, "steps": 8}}
+    with pytest.raises(ValidationError, match="steps: dalle has no such setting; it has guidance"):
+        SampleParams.model_validate(declared)
+    with pytest.raises(ValidationError, match="none of the networks .*dvae.* draws codes"):
+        SampleParams.model_validate({**declared, "networks": ("dvae",)})
+    params = SampleParams.model_validate({**declared, "networks": ("maskgit", "dvae")})
+    assert params.identity()["sampling"] == {"temperature": 0.4, "steps": 8}  # and nothing else
 
 
 def test_networks_and_sampler_are_part_of_the_code_and_sheets_are_not() -> None:

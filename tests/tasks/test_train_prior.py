@@ -47,6 +47,24 @@ def test_its_sizes_are_those_of_tokenizers_and_codes(tmp_path: Path) -> None:
     assert logged == [1, 2, 3, 4]
 
 
+def test_another_network_is_trained_from_the_same_codes(tmp_path: Path) -> None:
+    work = Work.local(tmp_path)
+    declared = {
+        "network": "maskgit", "config": {"width": 16, "heads": 2, "layers": 2},
+        "training": {**PARAMS["training"], "engine": "torch", "precision": "bf16"},
+    }  # fmt: skip
+    found = train_prior(
+        codes=_codes(work), text_tokenizer=add_text_tokenizer(work),
+        image_tokenizer=add_image_tokenizer(work),
+        params=PriorParams.model_validate(declared), work=work,
+    )  # fmt: skip
+    name, config = read_header(work.fetch(found.units[0]))
+    assert name == "maskgit"
+    assert (config["text_length"], config["image_vocabulary"]) == (12, 16)
+    shares = [entry["value"] for entry in work.metrics() if entry["name"] == "masked_share"]
+    assert len(shares) == 4 and all(0 < share <= 1 for share in shares)
+
+
 def test_deepspeed_trains_it_unless_declared_otherwise() -> None:
     assert PriorParams.model_validate(PARAMS).training.engine == "deepspeed"
 

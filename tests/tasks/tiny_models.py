@@ -59,13 +59,15 @@ def add_image_tokenizer(work: Work) -> ImageTokenizer:
     return ImageTokenizer(units=(_add_network(work, "dvae", DVAE, 0),))
 
 
-def add_prior(work: Work, vocabulary: int) -> Prior:
+def add_prior(work: Work, vocabulary: int, network: str = "dalle") -> Prior:
     """A prior that has learned nothing."""
-    config = {
+    config: dict[str, object] = {
         "text_vocabulary": vocabulary, "text_length": TEXT_LENGTH, "image_vocabulary": 16,
-        "grid_height": 8, "grid_width": 8, "width": 16, "heads": 2, "layers": 2, "conv_kernel": 3,
+        "grid_height": 8, "grid_width": 8, "width": 16, "heads": 2, "layers": 2,
     }  # fmt: skip
-    return Prior(units=(_add_network(work, "dalle", config, 1),))
+    if network == "dalle":
+        config["conv_kernel"] = 3
+    return Prior(units=(_add_network(work, network, config, 1),))
 
 
 def add_ranker(work: Work, vocabulary: int, seed: int = 2) -> Ranker:
