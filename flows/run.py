@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextvars
 import os
 import queue
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,6 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 
 from flows.declaration import BoundPipeline, BoundStage, load_pipeline
-from flows.interrupts import heeded
 from flows.reporting import write_report
 from flows.stage_runner import RunIds, StageRunner, references
 from flows.web import serving
@@ -46,6 +44,7 @@ WATCHER: contextvars.ContextVar[Watcher] = contextvars.ContextVar(
 )
 _PERMANENT = (PermanentError, DamagedUnit, ValueError, TypeError)
 _RUNNER: Any = ThreadPoolTaskRunner(max_workers=32)  # Prefect's types do not fit its own flow
+_EXIT = {KeyboardInterrupt: 128 + SIGINT, TerminationSignal: 128 + SIGTERM}
 _REASON = 300  # characters of an error in the run's state
 _REPAIRS = 2  # how often a stage's damaged inputs are made again in one run
 
@@ -292,35 +291,21 @@ def run_pipeline(
     environment = Environment(home=Path(home), store_url=store, dask=dask)
     watch = WATCHER.get()
     runner = StageRunner(bound.name, Store(environment.store_url), environment)
-    noticed = threading.Event()
-
-    def stop(number: int) -> None:
+    try:
+        with serving(bound, environment, lambda text: watch("web", "message", {"text": text})):
+            for stage in bound.stages.values():
+                runner.sources(stage)  # a missing source stops the run before any work
+            return _execute(bound, runner, watch)
+    except (KeyboardInterrupt, TerminationSignal) as signal:
         # Prefect would wait for the stages' threads, which nothing can stop. What they started ends
         # with this process, and what they had finished is kept, as after any kill.
         watch("", "stopped", {"text": "stopped; the same command goes on from here"})
-        os._exit(128 + number)
-
-    try:
-        with (
-            heeded(noticed, stop),
-            serving(bound, environment, lambda text: watch("web", "message", {"text": text})),
-        ):
-            for stage in bound.stages.values():
-                runner.sources(stage)  # a missing source stops the run before any work
-            return _execute(bound, runner, watch, noticed)
-    except KeyboardInterrupt:
-        stop(SIGINT)
-        raise
-    except TerminationSignal:
-        stop(SIGTERM)
-        raise
+        os._exit(_EXIT[type(signal)])
     finally:
         environment.close()
 
 
-def _execute(
-    bound: BoundPipeline, runner: StageRunner, watch: Watcher, noticed: threading.Event
-) -> dict[str, str]:
+def _execute(bound: BoundPipeline, runner: StageRunner, watch: Watcher) -> dict[str, str]:
     lineage = Lineage(runner.environment.tracking_uri, runner.store)
     lineage.repair(bound.name)
     context = FlowRunContext.get()
@@ -331,9 +316,6 @@ def _execute(
     try:
         execution.run()
         status = "FINISHED"
-    except (KeyboardInterrupt, TerminationSignal):
-        noticed.set()
-        raise
     finally:
         try:
             # A run that stopped half-way shows its funnel all the same.
