@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +19,11 @@ ROOT = Path(__file__).parents[2]
 # As the installed `tapir`, and it knows the stages that are made for tests.
 _MAIN = "import tests.conftest; from flows.cli import main\nif __name__ == '__main__': main()"
 _PATIENCE = 10.0  # seconds; guards need a moment to notice a kill, and to kill
+
+
+def _heed_interrupts() -> None:
+    """Undo what a shell does to its jobs in the background, of which the tests may be one."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Tapir:
@@ -40,6 +46,7 @@ class Tapir:
         return subprocess.Popen(
             [sys.executable, str(self.script), *arguments], env=environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            preexec_fn=_heed_interrupts,  # noqa: PLW1509
         )  # fmt: skip
 
     def __call__(self, *arguments: str, status: int = 0) -> str:
