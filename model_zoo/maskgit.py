@@ -5,7 +5,7 @@ which some are masked. Every position sees every other one, and the network is t
 masked codes from all the rest (section 3.1). Choices where the paper is silent, or has no captions:
 each caption position has a padding token of its own; rows and columns have an embedding each;
 layer norm comes first in a block; the output matrix is not that of the embeddings; weights are
-drawn with std 1/sqrt(fan_in).
+drawn with std 1/sqrt(fan_in), embeddings with 0.3.
 
 Shapes: B samples, L caption positions, H x W grid, N = H·W codes, T = L + N, D width.
 """
@@ -156,12 +156,17 @@ class Maskgit(nn.Module):
         return self.image_embedding(ids) + places
 
 
+EMBEDDING_STD = 0.3
+"""About what the first blocks add. At 0.02 tokens are lost beneath it: after 2,200 updates at width
+192 hardly any picture of two objects had the right shapes."""
+
+
 def _initialise(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=module.in_features**-0.5)
         nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
+        nn.init.normal_(module.weight, std=EMBEDDING_STD)
 
 
 class MaskgitRecipe:
