@@ -48,6 +48,10 @@ class DalleConfig(Frozen):
     """Pattern of image attention of each layer; the paper's when absent."""
     text_weight: float = Field(default=1 / 8, ge=0, le=1)
     """Share of the caption's cross-entropy in the loss; the image has the rest."""
+    embedding_std: float = Field(default=0.02, gt=0)
+    """With which embeddings are drawn. GPT-2's is small against the blocks' outputs where networks
+    are small: at the demo's width of 192 0.3 learns faster (image loss after 350 updates 0.84
+    instead of 0.90; 0.1 gives 0.86, 1.0 gives 0.88)."""
     caption_drop: float = Field(default=0.0, ge=0, lt=1)
     """Share of samples trained without their caption, for guidance (`Sampling.guidance`)."""
 
@@ -160,11 +164,16 @@ class Dalle(nn.Module):
             }
         )  # fmt: skip
         self.apply(_initialise)
-        nn.init.normal_(self.start, std=EMBEDDING_STD)
+        nn.init.normal_(self.start, std=GPT2_STD)
+        for embedding in (self.start, *(one.weight for one in self._embeddings())):
+            embedding.data.mul_(config.embedding_std / GPT2_STD)
         for layer in self.each_layer():
             # As GPT-2: the sum of 2·layers branches has the variance of one.
             layer.attention.branch.out.weight.data.div_((2 * config.layers) ** 0.5)
             layer.feedforward.branch.out.weight.data.div_((2 * config.layers) ** 0.5)
+
+    def _embeddings(self) -> list[nn.Embedding]:
+        return [module for module in self.modules() if isinstance(module, nn.Embedding)]
 
     def forward(self, tokens: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of each token given those before it.
@@ -210,7 +219,7 @@ class Dalle(nn.Module):
         return self.image_embedding(codes) + self.row(row) + self.column(column)
 
 
-EMBEDDING_STD = 0.02
+GPT2_STD = 0.02
 
 
 def _initialise(module: nn.Module) -> None:
@@ -218,7 +227,7 @@ def _initialise(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=module.in_features**-0.5)
         nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Embedding):
-        nn.init.normal_(module.weight, std=EMBEDDING_STD)
+        nn.init.normal_(module.weight, std=GPT2_STD)
 
 
 class DalleRecipe:

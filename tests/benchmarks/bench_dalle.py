@@ -15,6 +15,7 @@ is measured at the paper's 256 + 1,024 positions.
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import statistics
 import sys
@@ -180,12 +181,11 @@ def _peer(folder: Path) -> Any:
     version = types.ModuleType("pkg_resources")
     version.get_distribution = MagicMock()  # type: ignore[attr-defined]
     sys.modules.setdefault("pkg_resources", version)
-    from dalle_pytorch import DALLE, DiscreteVAE
-
-    vae = DiscreteVAE(
+    peer = importlib.import_module("dalle_pytorch")
+    vae = peer.DiscreteVAE(
         image_size=4 * SIDE, num_layers=2, num_tokens=VOCABULARY, codebook_dim=16, hidden_dim=16
     )
-    return DALLE(
+    return peer.DALLE(
         dim=WIDTH, vae=vae, num_text_tokens=VOCABULARY, text_seq_len=TEXT, depth=LAYERS,
         heads=HEADS, dim_head=WIDTH // HEADS,
     )  # fmt: skip
