@@ -245,3 +245,15 @@ def test_eight_pairs_are_learned_by_heart_and_drawn_again() -> None:
     drawn = sample(recipe.network, batch["tokens"], torch.arange(16).view(8, 2), Sampling())
     for candidate in range(2):
         assert torch.equal(drawn[:, candidate].flatten(1), batch["codes"])
+
+
+def test_embeddings_are_drawn_as_wide_as_declared_and_nothing_else_changes() -> None:
+    networks = []
+    for std in (0.02, 0.3):
+        torch.manual_seed(0)
+        networks.append(build_recipe({**SIZES, "embedding_std": std}).network.state_dict())
+    for name, narrow in networks[0].items():
+        wide = networks[1][name]
+        embeds = "embedding" in name or name in ("start", "text_position.weight")
+        embeds = embeds or name.startswith(("row.", "column."))
+        torch.testing.assert_close(wide, narrow * (15 if embeds else 1))
