@@ -175,13 +175,13 @@ def sample(  # noqa: PLR0913, PLR0917
     as_json: AsJson = False,
 ) -> None:
     """Draw pictures for a prompt with models:/NAME@ALIAS or a pipeline's own models."""
-    from flows.sampling import Part, sample_pictures
+    from flows.sampling import given_part, sample_pictures
 
-    part = Part(image, rows, box)
     environment, opened = _open(home, store)
     try:
+        given = given_part(image, rows, box)
         written = sample_pictures(
-            opened, environment, model, prompt, candidates, keep, seed, output, part
+            opened, environment, model, prompt, candidates, keep, seed, output, given
         )
     except ValueError as error:
         _fail(str(error))

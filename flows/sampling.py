@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,40 +31,32 @@ _PARTS = {
 _Chosen = tuple[dict[str, tuple[str, str]], Sequence[Manifest]]
 
 
-@dataclass(frozen=True)
-class Part:
-    """Of a picture's codes the top `rows`, or a `box` TOP,LEFT,BOTTOM,RIGHT, as they were typed."""
+def given_part(image: Path | None, rows: int | None, box: str | None) -> Given | None:
+    """What is kept of a picture, as it was typed; None if nothing was.
 
-    image: Path | None = None
-    rows: int | None = None
-    box: str | None = None
+    Raises:
+        ValueError: for a part of no picture, or a file or box that is none.
+    """
+    from tasks.given import Given, parse_box
 
-    def given(self) -> Given | None:
-        """What is kept; None if nothing was typed.
-
-        Raises:
-            ValueError: for a part of no picture, or a file or box that is none.
-        """
-        from tasks.given import Given, parse_box
-
-        if self.image is None:
-            if self.rows is not None or self.box is not None:
-                raise ValueError("rows and box: they are of an image; name one with --image")
-            return None
-        if not self.image.is_file():
-            raise ValueError(f"image: there is no file {self.image}")
-        return Given(self.image, self.rows, parse_box(self.box) if self.box is not None else None)
+    if image is None:
+        if rows is not None or box is not None:
+            raise ValueError("rows and box: they are of an image; name one with --image")
+        return None
+    if not image.is_file():
+        raise ValueError(f"image: there is no file {image}")
+    return Given(image, rows, parse_box(box) if box is not None else None)
 
 
 def sample_pictures(
     store: Store, environment: Environment, model: str, prompt: str,
-    candidates: int, keep: int, seed: int, output: Path, part: Part | None = None,
+    candidates: int, keep: int, seed: int, output: Path, given: Given | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Draw a prompt; paths of the pictures kept, best first, and of the sheet.
 
     Args:
         model: `models:/NAME@ALIAS`, or the name of a pipeline whose models are made.
-        part: what is kept of a picture; the rest is drawn.
+        given: what is kept of a picture; the rest is drawn.
 
     Raises:
         PermanentError: if there is no such model.
@@ -74,7 +65,6 @@ def sample_pictures(
     """
     from tasks.drawing import draw_to_folder  # imports torch, which takes seconds
 
-    given = part.given() if part else None
     with tempfile.TemporaryDirectory() as folder:
         files = model_files(store, environment, model, Path(folder))
         paths = draw_to_folder(files, prompt, candidates, keep, seed, output, given)

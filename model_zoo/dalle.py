@@ -13,7 +13,7 @@ image, T = S + N - 1 inputs, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from model_zoo.attention import MaskedAttention
 from model_zoo.code_pairs import CodePairs
 from model_zoo.masks import Kind, layer_kinds
-from model_zoo.training.precision import Linear, Norm, Residual
+from model_zoo.transformer import Layer, draw_embedding, initialise
 from schemas.base import Frozen
 
 SAMPLER = "model_zoo.sampler:sample"
@@ -76,67 +76,6 @@ class DalleConfig(Frozen):
         return self.attention or layer_kinds(self.layers)
 
 
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Attention of queries, keys and values, each [B, heads, T, E], under some mask."""
-
-
-class Attention(nn.Module):
-    """Multi-head attention."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm = Norm(width)
-        self.qkv = Linear(width, 3 * width)
-        self.out = Linear(width, width)
-
-    def forward(self, x: Tensor, attend: Attend) -> Tensor:
-        """[B, T, D] to [B, T, D]."""
-        q, k, v = self.project(x)
-        if q.device.type == "cpu":
-            # The backward pass in bf16 is three times slower there than in fp32 (106 and 36 ms).
-            return self.merge(attend(q.float(), k.float(), v.float()).to(q.dtype))
-        return self.merge(attend(q, k, v))
-
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each [B, heads, T, D / heads]."""
-        batch, length, width = x.shape
-        split = self.qkv(self.norm(x)).view(batch, length, 3, self.heads, width // self.heads)
-        q, k, v = split.permute(2, 0, 3, 1, 4)
-        return q, k, v
-
-    def merge(self, heads: Tensor) -> Tensor:
-        """[B, heads, T, D / heads] to [B, T, D], through the output matrix."""
-        return self.out(heads.transpose(1, 2).flatten(2))
-
-
-class Feedforward(nn.Module):
-    """The position-wise half of a layer."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = Norm(width)
-        self.expand = Linear(width, 4 * width)
-        self.out = Linear(4 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, T, D] to [B, T, D]."""
-        return self.out(F.gelu(self.expand(self.norm(x))))
-
-
-class Layer(nn.Module):
-    """Two residual blocks: attention and feed-forward."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.attention: Residual[Attention] = Residual(Attention(width, heads))
-        self.feedforward: Residual[Feedforward] = Residual(Feedforward(width))
-
-    def forward(self, x: Tensor, attend: Attend) -> Tensor:
-        """[B, T, D] to [B, T, D]."""
-        return self.feedforward(self.attention(x, attend))
-
-
 class Dalle(nn.Module):
     """The transformer; `forward` gives the logits of every caption token and image code."""
 
@@ -163,17 +102,8 @@ class Dalle(nn.Module):
                 for kind in sorted(set(config.kinds))
             }
         )  # fmt: skip
-        self.apply(_initialise)
-        nn.init.normal_(self.start, std=GPT2_STD)
-        for embedding in (self.start, *(one.weight for one in self._embeddings())):
-            embedding.data.mul_(config.embedding_std / GPT2_STD)
-        for layer in self.each_layer():
-            # As GPT-2: the sum of 2·layers branches has the variance of one.
-            layer.attention.branch.out.weight.data.div_((2 * config.layers) ** 0.5)
-            layer.feedforward.branch.out.weight.data.div_((2 * config.layers) ** 0.5)
-
-    def _embeddings(self) -> list[nn.Embedding]:
-        return [module for module in self.modules() if isinstance(module, nn.Embedding)]
+        initialise(self, self.each_layer(), config.embedding_std)
+        draw_embedding(self.start, config.embedding_std)
 
     def forward(self, tokens: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of each token given those before it.
@@ -217,17 +147,6 @@ class Dalle(nn.Module):
         place = torch.arange(first, first + codes.shape[1], device=codes.device)
         row, column = place // self.config.grid_width, place % self.config.grid_width
         return self.image_embedding(codes) + self.row(row) + self.column(column)
-
-
-GPT2_STD = 0.02
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.normal_(module.weight, std=module.in_features**-0.5)
-        nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Embedding):
-        nn.init.normal_(module.weight, std=GPT2_STD)
 
 
 class DalleRecipe:

@@ -23,7 +23,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from model_zoo.code_pairs import CodePairs
-from model_zoo.training.precision import Linear, Norm, Residual
+from model_zoo.transformer import Layer, initialise
 from schemas.base import Frozen
 
 SAMPLER = "model_zoo.maskgit_sampler:sample"
@@ -60,55 +60,6 @@ class MaskgitConfig(Frozen):
         return self.grid_height * self.grid_width
 
 
-class Attention(nn.Module):
-    """Multi-head attention of every position to all of them."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm = Norm(width)
-        self.qkv = Linear(width, 3 * width)
-        self.out = Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, T, D] to [B, T, D]."""
-        split = self.qkv(self.norm(x)).unflatten(2, (3, self.heads, -1))
-        q, k, v = split.permute(2, 0, 3, 1, 4)
-        if q.device.type == "cpu":
-            # In bf16 its backward pass is three times slower there than in fp32.
-            heads = F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
-        else:
-            heads = F.scaled_dot_product_attention(q, k, v)
-        return self.out(heads.transpose(1, 2).flatten(2))
-
-
-class Feedforward(nn.Module):
-    """The position-wise half of a layer."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = Norm(width)
-        self.expand = Linear(width, 4 * width)
-        self.out = Linear(4 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, T, D] to [B, T, D]."""
-        return self.out(F.gelu(self.expand(self.norm(x))))
-
-
-class Layer(nn.Module):
-    """Two residual blocks: attention and feed-forward."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.attention: Residual[Attention] = Residual(Attention(width, heads))
-        self.feedforward: Residual[Feedforward] = Residual(Feedforward(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, T, D] to [B, T, D]."""
-        return self.feedforward(self.attention(x))
-
-
 class Maskgit(nn.Module):
     """The transformer; `forward` gives the logits of every image code."""
 
@@ -124,11 +75,7 @@ class Maskgit(nn.Module):
         self.layers = nn.ModuleList(Layer(width, config.heads) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, config.image_vocabulary)
-        self.apply(_initialise)
-        for layer in cast(list[Layer], list(self.layers)):
-            # As GPT-2: the sum of 2·layers branches has the variance of one.
-            layer.attention.branch.out.weight.data.div_((2 * config.layers) ** 0.5)
-            layer.feedforward.branch.out.weight.data.div_((2 * config.layers) ** 0.5)
+        initialise(self, self.each_layer(), EMBEDDING_STD)
 
     def forward(self, tokens: Tensor, codes: Tensor) -> Tensor:
         """Logits of all codes, of the masked ones and of the others.
@@ -141,9 +88,13 @@ class Maskgit(nn.Module):
             fp32 [B, N, image_vocabulary].
         """
         x = torch.cat([self._embed_text(tokens), self._embed_codes(codes)], dim=1)
-        for layer in self.layers:
-            x = layer(x)
+        for layer in self.each_layer():
+            x = layer(x, F.scaled_dot_product_attention)
         return self.head(self.norm(x[:, self.config.text_length :]))
+
+    def each_layer(self) -> list[Layer]:
+        """The layers, from first to last."""
+        return cast(list[Layer], list(self.layers))
 
     def _embed_text(self, tokens: Tensor) -> Tensor:
         place = torch.arange(self.config.text_length, device=tokens.device)
@@ -159,14 +110,6 @@ class Maskgit(nn.Module):
 EMBEDDING_STD = 0.3
 """About what the first blocks add. At 0.02 tokens are lost beneath it: after 2,200 updates at width
 192 hardly any picture of two objects had the right shapes."""
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.normal_(module.weight, std=module.in_features**-0.5)
-        nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Embedding):
-        nn.init.normal_(module.weight, std=EMBEDDING_STD)
 
 
 class MaskgitRecipe:

@@ -56,7 +56,8 @@ def sample(
         tokens: int [P, L], -1 where a caption is shorter.
         seeds: int64 [P, C].
         sampling: steps and choice temperature, beside what all generators know.
-        given: int64 [P, h, w], codes that stay as they are, -1 where one is to be drawn.
+        given: int64 [P, h, w], codes that stay as they are, -1 where one is to be drawn; every code
+            that is drawn is drawn in the knowledge of all of them (inpainting).
 
     Raises:
         ValueError: if captions, seeds or given codes are not of these shapes, or for guidance of a
@@ -74,29 +75,6 @@ def sample(
         )
     ]
     return torch.cat(parts).to(seeds.device).view(*seeds.shape, *grid)
-
-
-def inpaint(
-    network: Maskgit, tokens: Tensor, seeds: Tensor, picture: Tensor, drawn: Tensor,
-    sampling: MaskgitSampling = AS_PUBLISHED,
-) -> Tensor:  # fmt: skip
-    """Draw a part of a picture for each prompt; its other codes stay as they are.
-
-    Args:
-        tokens, seeds, sampling: as for `sample`.
-        picture: int64 [P, h, w], codes; those of the part do not matter.
-        drawn: bool [P, h, w], True for the part that is drawn.
-
-    Returns:
-        int64 [P, C, h, w].
-
-    Raises:
-        ValueError: as `sample`.
-    """
-    if drawn.shape != picture.shape:
-        found, wanted = tuple(drawn.shape), tuple(picture.shape)
-        raise ValueError(f"drawn: shape {found}, but the picture's codes are {wanted}")
-    return sample(network, tokens, seeds, sampling, picture.masked_fill(drawn, MASK))
 
 
 def _decode(

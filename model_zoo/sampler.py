@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model_zoo.dalle import PADDING, Dalle, Layer
+from model_zoo.dalle import PADDING, Dalle
 from model_zoo.draws import UNKNOWN, check_request, choose, known_codes, uniforms
 from model_zoo.generators import AS_IN_PAPER, Sampling
+from model_zoo.transformer import Layer
 
 ROWS = 512
 """Rows that go through the network together: 64 take twice as long a row, and more more memory."""

@@ -50,7 +50,9 @@ class Given:
     def _content(self) -> bytes:
         size = self.image.stat().st_size
         if size > _LARGEST:
-            raise ValueError(f"image: {self.image} has {size:,} bytes; at most {_LARGEST:,} do")
+            raise ValueError(
+                f"image: {self.image} has {size:,} bytes; at most {_LARGEST:,} are read"
+            )
         return self.image.read_bytes()
 
     def _part(self, height: int, width: int) -> Box:

@@ -9,10 +9,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from model_zoo.dalle import Attention, Dalle, DalleConfig, DalleRecipe, Feedforward, build_recipe
+from model_zoo.dalle import Dalle, DalleConfig, DalleRecipe, build_recipe
 from model_zoo.generators import Sampling
 from model_zoo.sampler import sample
 from model_zoo.training.precision import set_precision
+from model_zoo.transformer import Attention, Feedforward
 
 SIZES = {
     "text_vocabulary": 20, "text_length": 4, "image_vocabulary": 8, "grid_height": 2,

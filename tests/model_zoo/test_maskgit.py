@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from model_zoo.maskgit import Attention, Feedforward, Maskgit, MaskgitRecipe, build_recipe
+from model_zoo.maskgit import Maskgit, MaskgitRecipe, build_recipe
 from model_zoo.maskgit import draw_masks as draw
 from model_zoo.maskgit_sampler import MaskgitSampling, sample
 from model_zoo.training.precision import set_precision
+from model_zoo.transformer import Attention, Feedforward
 
 SIZES = {
     "text_vocabulary": 20, "text_length": 4, "image_vocabulary": 8, "grid_height": 2,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from model_zoo import maskgit_sampler
 from model_zoo.maskgit import Maskgit, build_recipe
-from model_zoo.maskgit_sampler import MaskgitSampling, inpaint, masked_after, sample
+from model_zoo.maskgit_sampler import MaskgitSampling, masked_after, sample
 
 SIZES = {
     "text_vocabulary": 20, "text_length": 5, "image_vocabulary": 16, "grid_height": 3,
@@ -133,7 +133,7 @@ def test_inpainting_keeps_what_is_given_and_draws_the_rest(
     drawn = torch.zeros(3, 3, 4, dtype=torch.bool)
     drawn[0, 1:] = drawn[1, :, 2] = True  # eight codes, three, and none: each has its own schedule
     seeds, sampling = torch.arange(6).view(3, 2), MaskgitSampling(steps=5, guidance=2)
-    found = inpaint(network, tokens, seeds, given, drawn, sampling)
+    found = sample(network, tokens, seeds, sampling, given.masked_fill(drawn, -1))
     for prompt in range(3):
         for candidate in range(2):
             one = found[prompt, candidate]
@@ -143,8 +143,6 @@ def test_inpainting_keeps_what_is_given_and_draws_the_rest(
             plain = _plain(network, tokens[prompt : prompt + 1], shown, seed, sampling)
             assert torch.equal(one, plain)
     assert not torch.equal(found[0, 0], found[0, 1])
-    other = torch.where(drawn, 0, given)
-    assert torch.equal(inpaint(network, tokens, seeds, other, drawn, sampling), found)
 
 
 def test_what_is_given_bears_on_what_is_drawn(network: Maskgit, tokens: Tensor) -> None:
@@ -153,7 +151,8 @@ def test_what_is_given_bears_on_what_is_drawn(network: Maskgit, tokens: Tensor) 
     seeds = torch.arange(20).view(1, 20)
     given = torch.zeros(1, 3, 4, dtype=torch.long)
     one, other = (
-        inpaint(network, tokens[:1], seeds, given + code, drawn)[:, :, 2] for code in (0, 5)
+        sample(network, tokens[:1], seeds, given=(given + code).masked_fill(drawn, -1))[:, :, 2]
+        for code in (0, 5)
     )
     assert not torch.equal(one, other)
 
@@ -169,17 +168,16 @@ def test_guidance_without_caption_draws_the_same_for_every_caption(
 
 def test_wrong_requests_are_refused(network: Maskgit, tokens: Tensor) -> None:
     seeds, grid = torch.zeros(3, 1).long(), torch.zeros(3, 3, 4).long()
-    whole = torch.zeros(3, 3, 4, dtype=torch.bool)
     with pytest.raises(ValueError, match=r"tokens: shape \(3, 4\).*\[P, 5\]"):
         sample(network, tokens[:, :4], seeds)
     with pytest.raises(ValueError, match=r"seeds: shape \(2, 1\).*\[3, candidates\]"):
         sample(network, tokens, seeds[:2])
     with pytest.raises(ValueError, match=r"given: shape \(3, 4, 3\).* \(3, 3, 4\)"):
-        inpaint(network, tokens, seeds, grid.view(3, 4, 3), whole.view(3, 4, 3))
-    with pytest.raises(ValueError, match=r"drawn: shape \(1, 3, 4\).* \(3, 3, 4\)"):
-        inpaint(network, tokens, seeds, grid, whole[:1])
+        sample(network, tokens, seeds, given=grid.view(3, 4, 3))
+    with pytest.raises(ValueError, match=r"given: shape \(1, 3, 4\).* \(3, 3, 4\)"):
+        sample(network, tokens, seeds, given=grid[:1])
     with pytest.raises(ValueError, match="given: codes from 0 to 16.* below 16"):
-        inpaint(network, tokens, seeds, grid.index_fill(2, torch.tensor([1]), 16), whole)
+        sample(network, tokens, seeds, given=grid.index_fill(2, torch.tensor([1]), 16))
     bare = build_recipe({**SIZES, "caption_drop": 0.0}).network
     with pytest.raises(ValueError, match=r"guidance=2: .*caption_drop=0.*leave guidance at 1"):
         sample(bare, tokens, seeds, MaskgitSampling(guidance=2))
