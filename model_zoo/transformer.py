@@ -29,7 +29,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm = Norm(width)
-        self.qkv = Linear(width, 3 * width)
+        self.qkv = Linear(width, 3 * width, parts=3)
         self.out = Linear(width, width)
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:

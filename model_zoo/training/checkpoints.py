@@ -1,21 +1,28 @@
 """Checkpoints: folders `step-0000100`, whole or absent, their hashes checked before use.
 
 A checkpoint is written under another name, flushed to disk, and renamed; its list of hashes is
-written last. The engines' own files are pickles, so nothing in a folder is opened before the hash
-of every file in it has been found right: a truncated or altered checkpoint is set aside, that is
-said, and the one before it is used.
+written last. Nothing in a folder is opened before the hash of every file in it has been found
+right: a truncated or altered checkpoint is set aside, that is said, and the one before it is used.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
+import math
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 HASHES = "SHA256SUMS"
-KEEP = 2
+STATE = "state.json"
+KEEP = 2  # newest checkpoints that are kept where nothing else is declared
+_SEAL = ".sha256"
 
 
 def begin(folder: Path, step: int) -> None:
@@ -25,12 +32,19 @@ def begin(folder: Path, step: int) -> None:
     path.mkdir(parents=True)
 
 
-def publish(folder: Path, step: int) -> None:
-    """Make what was written the checkpoint of a step, and drop all but the newest two."""
+def publish(folder: Path, step: int, keep: int = KEEP, keep_best: int = 0) -> None:
+    """Make what was written the checkpoint of a step, and drop those that are not to be kept.
+
+    Args:
+        folder: of checkpoints.
+        step: whose it is.
+        keep: newest ones to keep.
+        keep_best: ones with the lowest `loss` in their state to keep besides.
+    """
     written, final = unfinished(folder, step), finished(folder, step)
-    lines = [f"{_sha256(path)}  {path.relative_to(written)}\n" for path in _files(written)]
-    for path in _files(written):
-        _flush(path)
+    lines = [f"{_sealed(path)}  {path.relative_to(written)}\n" for path in _unsealed(written)]
+    for note in written.rglob(f"*{_SEAL}"):
+        note.unlink()
     (written / HASHES).write_text("".join(lines))
     _flush(written / HASHES)
     _flush(written)
@@ -38,8 +52,15 @@ def publish(folder: Path, step: int) -> None:
         shutil.rmtree(final)
     written.rename(final)
     _flush(folder)
-    for old in _checkpoints(folder)[KEEP:]:
+    older = _checkpoints(folder)[keep:]
+    for old in sorted(older, key=_loss)[keep_best:]:
         shutil.rmtree(old)
+
+
+def seal(path: Path) -> None:
+    """Flush a file that was written and note its hash, to spare `publish` both."""
+    _flush(path)
+    path.with_name(path.name + _SEAL).write_text(_sha256(path))
 
 
 def newest(folder: Path) -> Path | None:
@@ -84,6 +105,12 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself, besides its shards."""
+    state: dict[str, Any] = json.loads((checkpoint / STATE).read_text())
+    return state
+
+
 def unfinished(folder: Path, step: int) -> Path:
     """Where the checkpoint of a step is written."""
     return folder / f"unfinished-{step:07d}"
@@ -94,12 +121,58 @@ def finished(folder: Path, step: int) -> Path:
     return folder / f"step-{step:07d}"
 
 
+@contextmanager
+def explaining_full_disk(folder: Path, step: int) -> Iterator[None]:
+    """Say what to do where a checkpoint does not fit on the disk.
+
+    Raises:
+        ValueError: with the step from which the training will go on.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _is_full_disk(error):
+            raise
+        shutil.rmtree(unfinished(folder, step), ignore_errors=True)
+        sound = complete_checkpoints(folder)
+        last = f"update {step_of(sound[-1])}" if sound else "the beginning"
+        free = shutil.disk_usage(folder).free / 1e9
+        raise ValueError(
+            f"checkpoint of update {step}: the disk is full ({free:.2f} GB free); free some and run"
+            f" again: the training goes on from {last}"
+        ) from error
+
+
+def _is_full_disk(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "No space left on device" in str(error)  # safetensors' own error
+
+
+def _loss(checkpoint: Path) -> float:
+    try:
+        return float(read_state(checkpoint)["loss"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return math.inf
+
+
 def _checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"), key=step_of, reverse=True)
 
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _unsealed(folder: Path) -> list[Path]:
+    return [path for path in _files(folder) if path.suffix != _SEAL]
+
+
+def _sealed(path: Path) -> str:
+    note = path.with_name(path.name + _SEAL)
+    if not note.exists():
+        seal(path)
+    return note.read_text()
 
 
 def _sha256(path: Path) -> str:

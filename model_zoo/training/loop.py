@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,16 +18,26 @@ import numpy as np
 import torch
 
 from model_zoo.training import checkpoints
-from model_zoo.training.config import RunConfig
+from model_zoo.training.config import PlateauConfig, RunConfig, TrainingConfig
 from model_zoo.training.ema import Average
-from model_zoo.training.engine import Engine
+from model_zoo.training.engines import Engine
+from model_zoo.training.fragments import Blocks
 from model_zoo.training.order import Order
 from model_zoo.training.processes import Processes
 from model_zoo.training.progress import Progress
-from model_zoo.training.recipe import Batch
-from model_zoo.training.schedules import learning_rate
-
-_STATE, _AVERAGE = "state.json", "average.safetensors"
+from model_zoo.training.recipe import Batch, Recipe
+from model_zoo.training.saving import Keeper, Writer
+from model_zoo.training.schedules import Plateau, learning_rate
+from model_zoo.training.tracing import Tracer
+from model_zoo.training.update import Updated, Updater
+from model_zoo.training.watch import (
+    Watch,
+    counting_flops,
+    find_unsound,
+    matrix_rate,
+    name_samples,
+    name_unsound,
+)
 
 
 class Diverged(ArithmeticError):
@@ -38,66 +50,108 @@ class Training:
 
     run: RunConfig
     processes: Processes
+    recipe: Recipe
     engine: Engine
     order: Order
-    tokens: int
+    blocks: Blocks
     step: int = 0
     stopping: bool = False
     """Set by a signal: leave after this update, with a checkpoint."""
-    average: Average | None = field(init=False, default=None)
+    watch: Watch = field(init=False, default_factory=Watch)
 
     def __post_init__(self) -> None:
-        weights = self.engine.weights()
-        if self.run.training.ema is not None and self.processes.first:
-            self.average = Average(weights, self.run.training.ema)
+        config = self.run.training
+        self.updater = Updater(
+            self.engine, self.blocks, self.recipe.network, config, self.processes
+        )
+        self.keeper = Keeper(self.engine, self.processes, self.blocks, self.updater.exchange, None)
+        if config.ema is not None and self.keeper.writes:
+            self.keeper.average = Average(self.engine.fragments, config.ema)
+        self.writer = Writer(self.run.checkpoints, self.processes, config.keep, config.keep_best)
+        plateaus = config.schedule == "plateau"
+        self.plateau = Plateau(config.plateau or PlateauConfig()) if plateaus else None
+        self._loader = ThreadPoolExecutor(1)
+        self._next: tuple[int, Future[Batch]] | None = None
 
     def train(self) -> bool:
         """Do what is left; whether it was done to the end, and not stopped before.
 
         Raises:
-            Diverged: naming the update.
+            Diverged: naming the update, the block and the samples.
         """
         config = self.run.training
         progress = None
+        self.watch.peak = matrix_rate(self.processes.device, config.precision)
         if self.processes.first:
-            tokens = self.tokens * config.batch_size
+            tokens = self.recipe.tokens * config.batch_size
             progress = Progress(self.run.progress, self.step, tokens)
-        while self.step < config.steps:
-            loss, metrics, stopping = self._update()
-            if progress and (self.step % config.log_every == 0 or self.step == config.steps):
-                progress.write(self.step, loss, metrics)
-            if stopping or self.step % config.checkpoint_every == 0:
-                self.save()
-            if stopping:
-                return self.step == config.steps
-        return True
+        with Tracer(self.run, self.processes) as tracer:
+            while self.step < config.steps:
+                loss, metrics, updated, stopping = self._update()
+                if progress and (self.step % config.log_every == 0 or self.step == config.steps):
+                    watched = self.watch.metrics(
+                        updated, self.updater.scales, self.processes.machines
+                    )
+                    progress.write(self.step, loss, {**metrics, **watched})
+                if stopping or self.step % config.checkpoint_every == 0:
+                    self.writer.start(self.step, self.keeper.files(), self._state(loss))
+                if stopping:
+                    break
+                tracer.step()
+        self.writer.settle()
+        return self.step == config.steps
 
-    def _update(self) -> tuple[float, dict[str, float], bool]:
+    def _update(self) -> tuple[float, dict[str, float], Updated, bool]:
         """One update: its loss and metrics (means over processes), and whether to stop."""
-        config = self.run.training
-        batch = {k: v.to(self.processes.device) for k, v in self.order.batch(self.step).items()}
-        loss, metrics = self.engine.loss(batch, self.step, self._generator())
+        batch, waited = self._batch()
+        loss, metrics = self._loss(batch)
         mean, stopping, means = self._agree(loss, metrics)
         if not math.isfinite(mean):
-            raise Diverged(f"update {self.step + 1}: the loss is {mean}{self._advice()}")
-        rate = learning_rate(config, self.step)
-        norm = self.engine.update(loss, rate)
-        if not math.isfinite(norm):
-            raise Diverged(f"update {self.step + 1}: the gradient is {norm}{self._advice()}")
+            found = find_unsound(self.recipe.network, lambda: self._loss(batch))
+            raise self._diverged(f"the loss is {mean}", found)
+        rate = learning_rate(self.run.training, self.step)
+        if self.plateau is not None:
+            rate *= self.plateau.factor
+            self.plateau.look(mean)
+        updated = self.updater.update(loss, rate)
+        if not math.isfinite(updated.norm):
+            raise self._diverged(f"the gradient is {updated.norm}", name_unsound(updated.norms))
         self.step += 1
-        if self.run.training.ema is not None and self.step % config.ema_every == 0:
-            weights = self.engine.weights()
-            if self.average is not None:
-                self.average.update(weights)
-        return mean, {**means, "learning_rate": rate, "gradient_norm": norm}, stopping
+        self.watch.count(waited, updated)
+        if self.keeper.average is not None and self.step % self.run.training.ema_every == 0:
+            self.keeper.average.update()
+        means |= {"learning_rate": rate, "gradient_norm": updated.norm}
+        return mean, means, updated, stopping
+
+    def _batch(self) -> tuple[Batch, float]:
+        """This update's batch, and the seconds that were waited for it; the next is under way."""
+        start = time.perf_counter()
+        if self._next is None or self._next[0] != self.step:
+            self._next = (self.step, self._loader.submit(self.order.batch, self.step))
+        batch = self._next[1].result()
+        self._next = None
+        if self.step + 1 < self.run.training.steps:
+            following = self.step + 1
+            self._next = (following, self._loader.submit(self.order.batch, following))
+        on_device = {key: value.to(self.processes.device) for key, value in batch.items()}
+        return on_device, time.perf_counter() - start
+
+    def _loss(self, batch: Batch) -> tuple[torch.Tensor, Batch]:
+        if self.watch.flops or not self.processes.first:
+            return self.engine.loss(batch, self.step, self._generator())
+        with counting_flops(self.watch):
+            return self.engine.loss(batch, self.step, self._generator())
 
     def _agree(self, loss: torch.Tensor, metrics: Batch) -> tuple[float, bool, dict[str, float]]:
         values: list[torch.Tensor | float] = [
             loss.detach(),
             float(self.stopping),
+            float(self.writer.done),
             *metrics.values(),
         ]
-        mean, stopping, *means = self.processes.mean(values)
+        mean, stopping, written, *means = self.processes.mean(values)
+        if written == 1:
+            self.writer.publish()
         return mean, stopping > 0, dict(zip(metrics, means, strict=True))
 
     def _generator(self) -> torch.Generator:
@@ -107,24 +161,13 @@ class Training:
         torch.manual_seed(seed)
         return torch.Generator(self.processes.device).manual_seed(seed)
 
-    def _advice(self) -> str:
-        return "; try a lower learning_rate, a longer warmup or a clip_norm"
-
-    def save(self) -> None:
-        """Write a checkpoint of this step; all processes together."""
-        folder = self.run.checkpoints
-        if self.processes.first:
-            checkpoints.begin(folder, self.step)
-        self.processes.wait()
-        written = checkpoints.unfinished(folder, self.step)
-        self.engine.save(written)
-        self.processes.wait()
-        if self.processes.first:
-            if self.average is not None:
-                self.average.save(written / _AVERAGE)
-            (written / _STATE).write_text(json.dumps(self._identity()))
-            checkpoints.publish(folder, self.step)
-        self.processes.wait()
+    def _diverged(self, what: str, where: str) -> Diverged:
+        self.writer.settle()
+        samples = name_samples(self.order.dataset, self.order.parts(self.step))
+        return Diverged(
+            f"update {self.step + 1}: {what}; {where}; the batch had {samples}; try a lower"
+            " learning_rate, a longer warmup or a clip_norm"
+        )
 
     def resume(self) -> None:
         """Continue from the newest sound checkpoint, if there is one.
@@ -137,29 +180,52 @@ class Training:
         if not step:
             return
         folder = checkpoints.finished(self.run.checkpoints, step)
-        self._check_identity(folder)
-        self.engine.load(folder)
-        if self.average is not None:
-            self.average.load(folder / _AVERAGE)
+        state = checkpoints.read_state(folder)
+        self._check_identity(folder, state)
+        self.keeper.load(folder, step, state["machines"])
+        if self.updater.scales is not None:
+            self.updater.scales.restore(state["scales"])
+        if self.plateau is not None:
+            self.plateau.restore(state["plateau"])
+        self.watch.skipped.update(state["skipped"])
         self.step = step
+
+    def _state(self, loss: float) -> dict[str, Any]:
+        """What a checkpoint holds besides tensors."""
+        return {
+            "identity": self._identity(),
+            "loss": loss,
+            "machines": self.processes.machines,
+            "processes": self.processes.size,
+            "scales": self.updater.scales.state() if self.updater.scales else None,
+            "plateau": self.plateau.state() if self.plateau else None,
+            "skipped": dict(self.watch.skipped),
+        }
 
     def _identity(self) -> dict[str, Any]:
         """What a checkpoint must have in common with the run that resumes from it."""
-        training = self.run.training.model_dump(mode="json")
-        for operational in ("checkpoint_every", "log_every"):
-            del training[operational]
+        training = {
+            name: value
+            for name, value in self.run.training.model_dump(mode="json").items()
+            if name not in _OPERATIONAL
+        }
         same = {"network": self.run.network, "config": self.run.config, **training}
         same["samples"] = len(self.order.dataset)
-        if not self.engine.elastic:
-            same["processes"] = self.processes.size
-        return same
+        identity: dict[str, Any] = json.loads(json.dumps(same))
+        return identity
 
-    def _check_identity(self, folder: Path) -> None:
-        then, now = json.loads((folder / _STATE).read_text()), self._identity()
-        now = json.loads(json.dumps(now))
+    def _check_identity(self, folder: Path, state: dict[str, Any]) -> None:
+        then, now = state["identity"], self._identity()
         for key in now:
             if then.get(key) != now[key]:
                 raise ValueError(
                     f"{key}: {now[key]}, but the checkpoint {folder} was made with"
                     f" {then.get(key)}; give the run another folder of checkpoints"
                 )
+
+
+_OPERATIONAL = {
+    name
+    for name, info in TrainingConfig.model_fields.items()
+    if isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get("operational")
+}

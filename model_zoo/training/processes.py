@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Self
+from typing import Self, cast
 
 import torch
 import torch.distributed as dist
@@ -14,12 +14,27 @@ class Processes:
     """This process among all; torchrun's environment variables say which it is.
 
     Without them it is the only one, and nothing listens on any port. They part at the end of the
-    `with` block.
+    `with` block. Ranks are counted machine by machine, so that a machine has `per_machine` of them
+    in a row; two processes of the same `place` on two machines are counterparts.
+
+    Attributes:
+        machine: this process's machine, from 0.
+        place: this process among those of its machine, from 0.
+        machine_group: the processes of this machine.
+        counterparts: those of this place on all machines; None where there is one machine.
+        alone: this process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, machines: int = 1) -> None:
         self.rank = int(os.environ.get("RANK", "0"))
         self.size = int(os.environ.get("WORLD_SIZE", "1"))
+        if self.size % machines:
+            raise ValueError(
+                f"machines: {self.size} processes do not divide among {machines} machines; start"
+                " the same number on each"
+            )
+        self.machines, self.per_machine = machines, self.size // machines
+        self.machine, self.place = divmod(self.rank, self.per_machine)
         local = int(os.environ.setdefault("LOCAL_RANK", "0"))
         cuda = torch.cuda.is_available()
         self.device = torch.device("cuda", local) if cuda else torch.device("cpu")
@@ -30,6 +45,22 @@ class Processes:
             dist.init_process_group(backend)
         else:
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        self._make_groups()
+
+    def _make_groups(self) -> None:
+        """All processes make all groups, in the same order, as torch wants it."""
+        in_machines = [
+            range(first, first + self.per_machine)
+            for first in range(0, self.size, self.per_machine)
+        ]
+        between = [range(place, self.size, self.per_machine) for place in range(self.per_machine)]
+        self.machine_group = self._own_group(in_machines)
+        self.alone = self._own_group([range(rank, rank + 1) for rank in range(self.size)])
+        self.counterparts = self._own_group(between) if self.machines > 1 else None
+
+    def _own_group(self, groups: Sequence[range]) -> dist.ProcessGroup:
+        made = [(self.rank in ranks, dist.new_group(list(ranks))) for ranks in groups]
+        return next(cast(dist.ProcessGroup, group) for mine, group in made if mine)
 
     @property
     def first(self) -> bool:
@@ -44,6 +75,24 @@ class Processes:
             dist.all_reduce(numbers)
             numbers /= self.size
         return [float(number) for number in numbers]
+
+    def total(self, numbers: torch.Tensor, group: dist.ProcessGroup | None = None) -> torch.Tensor:
+        """The sum of a tensor over a group (all processes without one), in place."""
+        if self.size > 1:
+            dist.all_reduce(numbers, group=group)
+        return numbers
+
+    def gather(self, rows: Sequence[Sequence[float]], width: int) -> list[list[float]]:
+        """The rows of `width` numbers of all processes, one process after the other."""
+        own = torch.tensor(rows, dtype=torch.float64, device=self.device).view(-1, width)
+        counts = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.size)]
+        dist.all_gather(counts, torch.tensor([len(own)], device=self.device))
+        padded = own.new_zeros(max(int(count) for count in counts), width)
+        padded[: len(own)] = own
+        found = [torch.empty_like(padded) for _ in range(self.size)]
+        dist.all_gather(found, padded)
+        pairs = zip(counts, found, strict=True)
+        return [row for count, some in pairs for row in some[: int(count)].tolist()]
 
     def from_first(self, value: int) -> int:
         """The number that the first process has."""

@@ -19,14 +19,17 @@ from pathlib import Path
 from types import FrameType
 
 import torch
+from torch import Tensor
 
 from model_zoo.training.config import RunConfig
-from model_zoo.training.engine import build_engine
+from model_zoo.training.engines import build_engine
+from model_zoo.training.fragments import Blocks
 from model_zoo.training.loop import Training
 from model_zoo.training.order import Order
-from model_zoo.training.precision import set_precision
+from model_zoo.training.precision import check_device, set_precision, set_recompute
 from model_zoo.training.processes import Processes
 from model_zoo.training.recipe import StartsFromData
+from model_zoo.training.saving import write_result
 from model_zoo.weights import build_recipe, save_weights
 
 STOPPED = 128 + signal.SIGTERM
@@ -44,7 +47,7 @@ def main(arguments: list[str]) -> int:
 
 def train(run: RunConfig) -> int:
     """Train, and write the network; 0, or 143 if it was told to stop before the end."""
-    with Processes() as processes:
+    with Processes(run.machines) as processes:
         training = prepare(run, processes)
         with stopping_at_sigterm(training):
             training.resume()
@@ -57,15 +60,18 @@ def train(run: RunConfig) -> int:
 def prepare(run: RunConfig, processes: Processes) -> Training:
     """Network, data, engine: everything before the first update."""
     config = run.training
+    check_device(config.precision, processes.device)
     torch.manual_seed(config.seed)  # every process draws the same initial weights
     recipe = build_recipe(run.network, run.config)
     set_precision(recipe.network, config.precision)
+    set_recompute(recipe.network, config.recompute)
     dataset = recipe.dataset(run.files, config.seed)
     if isinstance(recipe, StartsFromData):
         recipe.start_from_data(dataset, config.seed)
     order = Order(dataset, config.batch_size, config.seed, processes.rank, processes.size)
+    blocks = Blocks.find(recipe.network)
     engine = build_engine(recipe, config, processes)
-    return Training(run, processes, engine, order, recipe.tokens)
+    return Training(run, processes, recipe, engine, order, blocks)
 
 
 @contextmanager
@@ -84,12 +90,14 @@ def stopping_at_sigterm(training: Training) -> Iterator[None]:
 
 def write_network(training: Training) -> None:
     """The last thing: the weights, or their average where one is kept, as one file."""
-    weights = training.engine.weights()
-    if training.processes.first:
-        run = training.run
-        run.output.parent.mkdir(parents=True, exist_ok=True)
-        kept = training.average.weights if training.average is not None else weights
-        save_weights(run.output, kept, run.network, run.config)
+    run = training.run
+    folder = run.checkpoints.with_name("result")
+    run.output.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(weights: dict[str, Tensor]) -> None:
+        save_weights(run.output, weights, run.network, run.config)
+
+    write_result(training.keeper, folder, training.blocks.shapes, write)
 
 
 def leave_with_parent() -> None:

@@ -1,0 +1,75 @@
+"""Engines: what computes gradients, shards what is kept of a network, and applies updates.
+
+`torch` holds everything in every process; `deepspeed` shards by ZeRO 1, 2 or 3; `fsdp` is torch's
+FSDP2. All take the same optimiser and give the same losses. Each shards inside a machine only, and
+is a small adapter: it says which fragments of parameters its process updates and where their
+gradients are. All else happens outside, in one way for all of them (`model_zoo.training.update`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from model_zoo.training.config import TrainingConfig
+from model_zoo.training.fragments import Fragment
+from model_zoo.training.optimizer import AdamW, build_optimizer
+from model_zoo.training.processes import Processes
+from model_zoo.training.recipe import Batch, Recipe
+
+Loss = tuple[Tensor, Batch]
+
+
+class Engine(Protocol):
+    """One training's weights and optimiser, spread over the processes of a machine."""
+
+    sharded: bool
+    """Whether fragments differ among the processes of a machine, and together make the network."""
+
+    optimizer: AdamW
+    """The optimiser, whose parameters are the fragments' homes."""
+
+    @property
+    def fragments(self) -> Sequence[Fragment]:
+        """What this process updates; the same list on its counterparts on other machines."""
+        ...
+
+    def loss(self, batch: Batch, step: int, generator: torch.Generator) -> Loss:
+        """This process's loss and metrics."""
+        ...
+
+    def backward(self, loss: Tensor) -> list[Tensor]:
+        """The gradients of the fragments, flat, fp32, averaged inside the machine; to be altered
+        in place before `step`."""
+        ...
+
+    def step(self) -> None:
+        """Update the weights with the gradients as they now are, and forget the gradients."""
+        ...
+
+    def publish(self) -> None:
+        """Make weights that were written into the fragments' homes those of the network."""
+        ...
+
+
+def build_engine(recipe: Recipe, config: TrainingConfig, processes: Processes) -> Engine:
+    """The engine that the configuration names; every process holds the same initial weights.
+
+    Raises:
+        ValueError: if what it needs is not installed.
+    """
+    # Imported here, since each takes a second or more of what the others do not need.
+    if config.engine == "deepspeed":
+        from model_zoo.training.engines.zero import ZeroEngine
+
+        return ZeroEngine(recipe, config, processes, build_optimizer(recipe, config))
+    if config.engine == "fsdp":
+        from model_zoo.training.engines.fsdp import FsdpEngine
+
+        return FsdpEngine(recipe, config, processes)
+    from model_zoo.training.engines.plain import PlainEngine
+
+    return PlainEngine(recipe, processes, build_optimizer(recipe, config))
