@@ -30,7 +30,7 @@ Speed = Annotated[
     _option("Measured on one such GPU in a short run; gives the utilisation.", min=0.001),
 ]
 Rank = Annotated[
-    int | None, _option("Of the compression of gradients between machines (none).", min=1)
+    int | None, _option("Of the compression of gradients between machines (declared).", min=1)
 ]
 Batch = Annotated[int | None, _option("Samples a step (as declared).", min=1)]
 Pairs = Annotated[int | None, _option("Pairs that are collected (1,000,000).", min=1)]

@@ -98,6 +98,9 @@ class TrainingConfig(Frozen):
     """Newest checkpoints that are kept."""
     keep_best: int = operational(0, ge=0)
     """Checkpoints with the lowest loss that are kept besides."""
+    sum_errors: bool = operational(False)
+    """Keep the error buffers of compression summed over the machines, as the paper does: as many
+    times smaller as there are machines, but then no resume is exact."""
     log_every: int = operational(10, gt=0)
     profile: int = operational(0, ge=0)
     """Updates to trace with torch's profiler, after the first five."""

@@ -64,7 +64,9 @@ class Training:
         self.updater = Updater(
             self.engine, self.blocks, self.recipe.network, config, self.processes
         )
-        self.keeper = Keeper(self.engine, self.processes, self.blocks, self.updater.exchange, None)
+        self.keeper = Keeper(
+            self.engine, self.processes, self.blocks, self.updater.exchange, None, config.sum_errors
+        )
         if config.ema is not None and self.keeper.writes:
             self.keeper.average = Average(self.engine.fragments, config.ema)
         self.writer = Writer(self.run.checkpoints, self.processes, config.keep, config.keep_best)

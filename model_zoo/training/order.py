@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 import torch
 
+from model_zoo.draw_by_index import shuffled
 from model_zoo.training.recipe import Batch, Dataset
 
 
@@ -27,9 +26,7 @@ class Order:
         self.batch_size = batch_size
         self.share = batch_size // size
         self.rank = rank
-        self.permutation = lru_cache(maxsize=2)(
-            lambda epoch: np.random.default_rng([seed, epoch]).permutation(len(dataset))
-        )
+        self.seed = seed
 
     def batch(self, step: int) -> Batch:
         """This process's part of an update's samples."""
@@ -40,7 +37,8 @@ class Order:
         """(epoch, samples of it) for each epoch that this process's part of an update touches."""
         first = step * self.batch_size + self.rank * self.share
         epochs, places = np.divmod(np.arange(first, first + self.share), len(self.dataset))
+        size = len(self.dataset)
         return [
-            (int(epoch), self.permutation(int(epoch))[places[epochs == epoch]])
+            (int(epoch), shuffled(places[epochs == epoch], size, self.seed, int(epoch)))
             for epoch in np.unique(epochs)
         ]

@@ -3,7 +3,7 @@
 Each process of the first machine writes its fragments of weights, moments and average; each process
 of every machine its error buffers. The tensors are copied at once and written by a thread while the
 training goes on. A resume on as many machines takes every machine's own error buffers; on another
-number their sum, divided by it (DALL-E, appendix E).
+number their sum, divided by it (DALL-E, appendix E); they may also be kept as their sum only.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from model_zoo.training.processes import Processes
 from model_zoo.training.shards import Shards, as_stored, key_of, write_shard
 
 WEIGHT, AVERAGE, ERROR = "weight", "average", "error"
+_SUM = 99_999  # in the place of a machine's number: the sum over all of them
 
 
 @dataclass
@@ -42,6 +43,7 @@ class Keeper:
     blocks: Blocks
     exchange: Exchange
     average: Average | None
+    sum_errors: bool
 
     @property
     def writes(self) -> bool:
@@ -57,7 +59,12 @@ class Keeper:
             if self.exchange.warm_start:
                 files[f"factors-{place:05d}"] = dict(self.exchange.factors)
         if self.exchange.errors:
-            files[f"errors-{machine:05d}-{place:05d}"] = dict(self._errors())
+            errors = dict(self._errors())
+            if self.sum_errors:
+                for values in errors.values():
+                    self.processes.total(values, self.processes.counterparts)
+            if machine == 0 or not self.sum_errors:
+                files[f"errors-{_SUM if self.sum_errors else machine:05d}-{place:05d}"] = errors
         return {
             f"{name}.safetensors": {key: _copied(value) for key, value in tensors.items()}
             for name, tensors in files.items()
@@ -112,9 +119,11 @@ class Keeper:
         if self.exchange.rank is None or not any(folder.glob("errors-*")):
             return
         here = self.processes.machines
-        own = [self.processes.machine] if machines == here else range(machines)
+        summed = any(folder.glob(f"errors-{_SUM:05d}-*"))
+        exact = machines == here and not summed
+        own = [self.processes.machine] if exact else [_SUM] if summed else range(machines)
         written = [Shards(folder.glob(f"errors-{machine:05d}-*.safetensors")) for machine in own]
-        divisor = 1 if machines == here else here
+        divisor = 1 if exact else here
         for one in self.engine.fragments:
             parts = [shards.read(ERROR, one, rest=0.0) for shards in written]
             whole = (torch.stack(parts).sum(0) / divisor).to(one.home.device)

@@ -1,10 +1,12 @@
 """Memory of one GPU in training: as the paper held it, and as our engine holds it today.
 
-N is the number of all GPUs, m of those of one machine. Not counted: what driver and libraries take
-for themselves, about one GB, and what lies unused between allocations.
+m is the number of GPUs of a machine, over which both shard. Not counted: what driver and libraries
+take for themselves, about one GB, and what lies unused between allocations.
 """
 
 from __future__ import annotations
+
+import math
 
 from model_zoo.sizes import FP32, TransformerSize, compressed_share
 from model_zoo.training.config import TrainingConfig
@@ -14,6 +16,9 @@ from tasks.costs.hardware import Hardware
 BUCKET = 500_000_000 * FP32  # DeepSpeed's: gradients that are averaged together
 LIVE = 1_000_000_000 * FP32  # DeepSpeed's: parameters that are gathered at a time under ZeRO 3
 ALL = "in all"
+PLAIN, FSDP = "plain torch", "FSDP2"
+_SHARDINGS = ("ZeRO 1", "ZeRO 2", "ZeRO 3", FSDP)  # from the most memory to the least
+_MOMENT = {"fp32": 4.0, "bf16": 2.0, "int8": 1 + 4 / 256}  # bytes a number of a moment
 
 
 def papers_memory(
@@ -55,25 +60,33 @@ def _factors(size: TransformerSize, m: int, rank: int | None) -> float:
 def our_memory(
     size: TransformerSize, hardware: Hardware, samples: int, training: TrainingConfig
 ) -> Section:
-    """What `model_zoo.training.engine` holds on the first GPU, which has the most."""
-    stage = training.zero_stage if training.engine == "deepspeed" else None
-    held = _held(size, hardware, samples, training, stage)
-    figures = [*held, _peak(held)]
-    stages: list[int] = sorted({1, 2, 3, stage}) if stage is not None else []
-    needs = {one: _peak(_held(size, hardware, samples, training, one)).value for one in stages}
+    """What `model_zoo.training` holds on a GPU of the first machine, which has the most."""
+    used = _sharding(training)
+    held = _held(size, hardware, samples, training, used)
+    figures = [*held, total(ALL, held)]
+    others = [one for one in _SHARDINGS if one != used] if used != PLAIN else []
+    needs = {used: figures[-1].value}
+    for one in others:
+        needs[one] = total(ALL, _held(size, hardware, samples, training, one)).value
     figures += [
-        Figure(f"{ALL}, with ZeRO {one}", needs[one], "bytes", "the same for another sharding")
-        for one in stages if one != stage
-    ]  # fmt: skip
-    again = size.recomputed_activations(samples, _bytes_in_block(training))
-    figures.append(
-        Figure("activations, if recomputed", again, "bytes",
-               "were each residual block computed again in the backward pass: not done by our"
-               " engine yet")
-    )  # fmt: skip
-    title = "Memory of a GPU as our engine holds it"
-    name = f"ZeRO {stage}" if stage is not None else "plain torch"
-    return Section(f"{title} ({name})", tuple(figures), _verdict(figures, needs, stage, hardware))
+        Figure(f"{ALL}, with {one}", needs[one], "bytes", "the same for another sharding")
+        for one in others
+    ]
+    if not training.recompute:
+        again = size.recomputed_activations(samples, _bytes_in_block(training))
+        figures.append(
+            Figure("activations, if recomputed", again, "bytes",
+                   "with `recompute: true`, each residual block computed again in the backward"
+                   " pass")
+        )  # fmt: skip
+    title = f"Memory of a GPU as our engine holds it ({used})"
+    return Section(title, tuple(figures), _verdict(figures, needs, used, hardware))
+
+
+def _sharding(training: TrainingConfig) -> str:
+    if training.engine == "deepspeed":
+        return f"ZeRO {training.zero_stage}"
+    return FSDP if training.engine == "fsdp" else PLAIN
 
 
 def _bytes_in_block(training: TrainingConfig) -> int:
@@ -81,73 +94,83 @@ def _bytes_in_block(training: TrainingConfig) -> int:
 
 
 def _held(
-    size: TransformerSize, hardware: Hardware, samples: int, training: TrainingConfig,
-    stage: int | None,
-) -> list[Figure]:  # fmt: skip
-    whole, n = FP32 * size.parameters, hardware.all
-    activations = size.kept_activations(samples, _bytes_in_block(training))
-    cast = "" if training.precision == "fp32" else ", and a 16-bit copy of every matrix"
+    size: TransformerSize, hardware: Hardware, samples: int, training: TrainingConfig, used: str
+) -> list[Figure]:
+    whole, m = FP32 * size.parameters, hardware.gpus if used != PLAIN else 1
+    in_pieces = used in ("ZeRO 3", FSDP)
+    averaged, shares = training.ema is not None, "" if m == 1 else " / m"
     return [
-        Figure("weights", whole / n if stage == 3 else whole, "bytes",
-               "4 bytes a parameter" + (" / N" if stage == 3 else "")),
-        *_sharded(whole, n, stage),
-        Figure("average", whole if training.ema is not None else 0, "bytes",
-               "4 bytes a parameter on the first GPU, none on the others"
-               if training.ema is not None else "none is kept"),
-        Figure("activations", activations, "bytes",
-               f"all that autograd keeps{cast}; nothing is computed again; samples: {samples}"),
-        Figure("gathered whole", 2 * whole if stage == 3 else 0, "bytes",
-               "4 bytes a parameter, and a copy, at the start and whenever the average moves"
-               if stage == 3 else "every GPU holds all weights"),
+        Figure("weights", whole / m if in_pieces else whole, "bytes",
+               f"4 bytes a parameter{shares if in_pieces else ''}"),
+        *_sharded(size, hardware, training, used, m),
+        Figure("average", whole / m if averaged else 0, "bytes",
+               f"4 bytes a parameter{shares}, on the first machine" if averaged
+               else "none is kept"),
+        _activations(size, samples, training),
     ]  # fmt: skip
 
 
-def _sharded(whole: int, n: int, stage: int | None) -> list[Figure]:
-    """Gradients, moments and buffers of an engine; `stage` None is that without DeepSpeed."""
-    gradients = whole / n if stage in (2, 3) else whole
-    moments = 2 * whole / n if stage else 2 * whole
-    copy, buffers, how = 0.0, 0.0, "none"
-    if stage is None and n > 1:
-        buffers, how = whole, "4 bytes a parameter: all gradients in one piece, to be averaged"
-    elif stage in (1, 2):
-        copy = whole / n
-        buffers, how = BUCKET, "2 GB of gradients that are averaged together"
-    elif stage == 3:
-        buffers = BUCKET + min(LIVE, whole)
-        how = "2 GB of gradients that are averaged together, at most 4 GB of gathered weights"
+def _activations(size: TransformerSize, samples: int, training: TrainingConfig) -> Figure:
+    bytes_, cast = _bytes_in_block(training), ", and a 16-bit copy of every matrix"
+    if training.recompute:
+        value = size.recomputed_activations(samples, bytes_)
+        how = "4d a token for each of 2 x layers residual blocks, one block computed again, logits"
+    else:
+        value = size.kept_activations(samples, bytes_)
+        how = f"all that autograd keeps{cast if bytes_ == 2 else ''}; nothing is computed again"
+    return Figure("activations", value, "bytes", f"{how}; samples: {samples}")
+
+
+def _sharded(
+    size: TransformerSize, hardware: Hardware, training: TrainingConfig, used: str, m: int
+) -> list[Figure]:
+    """Gradients, moments and buffers."""
+    whole, shares = FP32 * size.parameters, "" if m == 1 else " / m"
+    everywhere = used in (PLAIN, "ZeRO 1")
+    copied = used in ("ZeRO 1", "ZeRO 2") and not training.offload
+    moment = _MOMENT[training.moments]
+    away = ", in the memory of the CPU" if training.offload else ""
+    compressed = training.compression is not None and hardware.machines > 1
+    buffers, how = _buffers(size, hardware, used)
     return [
-        Figure("copy of weights", copy, "bytes", "4 bytes a parameter / N" if copy else "none"),
-        Figure("gradients", gradients, "bytes",
-               "4 bytes a parameter" + (" / N" if stage in (2, 3) else "")),
-        Figure("moments", moments, "bytes",
-               "8 bytes a parameter" + (" / N" if stage else "")),
-        Figure("error buffers", 0, "bytes", "none: our engine does not compress yet"),
+        Figure("copy of weights", whole / m if copied else 0, "bytes",
+               f"4 bytes a parameter{shares}" if copied else f"none{away}"),
+        Figure("gradients", whole if everywhere else whole / m, "bytes",
+               f"4 bytes a parameter{'' if everywhere else shares}"),
+        Figure("moments", 0 if training.offload else 2 * moment * size.parameters / m, "bytes",
+               f"{2 * moment:.3g} bytes a parameter{shares}{away}"),
+        Figure("error buffers", FP32 * size.matrices / m if compressed else 0, "bytes",
+               f"4 bytes a matrix weight{shares}" if compressed else "none without compression"),
         Figure("buffers", buffers, "bytes", how),
     ]  # fmt: skip
 
 
-def _peak(held: list[Figure]) -> Figure:
-    """The most at a time: activations are gone when the whole network is gathered."""
-    values = {one.name: one.value for one in held}
-    passing = ("activations", "gathered whole")
-    lasting = sum(value for name, value in values.items() if name not in passing)
-    most = lasting + max(values[name] for name in passing)
-    return Figure(ALL, most, "bytes", "their sum, but of the last two only the larger")
+def _buffers(size: TransformerSize, hardware: Hardware, used: str) -> tuple[float, str]:
+    whole = FP32 * size.parameters
+    if used == PLAIN:
+        if hardware.gpus == 1:
+            return 0.0, "none"
+        return whole, "4 bytes a parameter: all gradients in one piece, to be averaged"
+    if used == FSDP:
+        # In use, the one gathered ahead, and one's gradients.
+        return 3 * FP32 * 8 * size.width**2, "96d² bytes: three feed-forward blocks"
+    if used == "ZeRO 3":
+        how = "2 GB of gradients that are averaged together, at most 4 GB of gathered weights"
+        return BUCKET + min(LIVE, whole), how
+    return BUCKET, "2 GB of gradients that are averaged together"
 
 
-def _verdict(
-    figures: list[Figure], needs: dict[int, float], stage: int | None, hardware: Hardware
-) -> str:
+def _verdict(figures: list[Figure], needs: dict[str, float], used: str, hardware: Hardware) -> str:
     there = hardware.gpu.memory
-    fitting = [one for one, need in needs.items() if need <= there]
+    fitting = [one for one in _SHARDINGS if needs.get(one, math.inf) <= there]
     said = _fits(figures, hardware)
-    if stage is None or stage in fitting:
+    if used == PLAIN or used in fitting:
         return said
     if fitting:
-        return f"{said}; {'needs' if fitting[0] > stage else 'fits under'} ZeRO {fitting[0]}"
-    if stage == 3:
-        return f"{said}; no ZeRO stage fits"
-    return f"{said}; needs ZeRO 3, and even that takes {_gb(needs[3])}"
+        return f"{said}; needs {fitting[0]}"
+    if used in ("ZeRO 3", FSDP):
+        return f"{said}; no sharding fits"
+    return f"{said}; needs ZeRO 3, and even that takes {_gb(needs['ZeRO 3'])}"
 
 
 def _fits(figures: list[Figure], hardware: Hardware) -> str:

@@ -12,7 +12,7 @@ from model_zoo.sizes import (
     transformer_size,
 )
 from model_zoo.training.checkpoints import KEEP
-from model_zoo.training.config import TrainingConfig
+from model_zoo.training.config import CompressionConfig, TrainingConfig
 from tasks.costs.figures import Figure, Section, total
 from tasks.costs.hardware import Hardware
 from tasks.costs.memory import our_memory, papers_memory
@@ -33,7 +33,8 @@ class Assumptions:
         utilisation: share of a GPU's stated rate that becomes the model's arithmetic; what is
             computed again, and waiting, is part of what is lost.
         tokens_per_second: of one GPU, measured in a short run; gives the utilisation instead.
-        rank: of the gradients' compression, of all GPUs of a machine together; none without it.
+        rank: of the gradients' compression, of all GPUs of a machine together, instead of the
+            declared one.
         batch: samples a step, instead of the declared ones.
         pairs: image-text pairs that are collected.
         picture_bytes: of a picture as it is fetched, on average.
@@ -88,15 +89,16 @@ def plan_costs(stages: Stages, given: Assumptions) -> list[Section]:
     Raises:
         ValueError: naming what does not fit together, and what would.
     """
-    size, hardware, training = stages.size(), given.hardware, stages.prior.training
+    size, hardware = stages.size(), given.hardware
+    training, rank = _with_rank(stages.prior.training, given.rank)
     batch = given.batch or training.batch_size
     samples = hardware.share_of(batch)
-    sent = papers_traffic(size, hardware, given.rank)
+    sent = papers_traffic(size, hardware, rank)
     arithmetic = _arithmetic(size, batch)
-    duration = _duration(size, training, batch, given, sent)
+    duration = _duration(size, training, batch, given, sent, compressed=rank is not None)
     return [
         _parameters(size, stages.tokenizer_size()),
-        papers_memory(size, hardware, samples, given.rank),
+        papers_memory(size, hardware, samples, rank),
         our_memory(size, hardware, samples, training),
         sent,
         our_traffic(size, hardware, training),
@@ -105,6 +107,16 @@ def plan_costs(stages: Stages, given: Assumptions) -> list[Section]:
         _of_tokenizer(stages, size, given),
         _storage(stages, size, given),
     ]
+
+
+def _with_rank(training: TrainingConfig, given: int | None) -> tuple[TrainingConfig, int | None]:
+    """The training with the rank that was given, if one was, and the rank that holds."""
+    declared = training.compression
+    if given is None:
+        return training, declared.rank if declared is not None else None
+    values = declared.model_dump() if declared is not None else {}
+    compression = CompressionConfig.model_validate({**values, "rank": given, "saving": None})
+    return training.model_copy(update={"compression": compression}), given
 
 
 def _parameters(size: TransformerSize, pictures: ImageTokenizerSize) -> Section:
@@ -154,13 +166,14 @@ def _arithmetic(size: TransformerSize, batch: int) -> Section:
 
 
 def _duration(
-    size: TransformerSize, training: TrainingConfig, batch: int, given: Assumptions, sent: Section
-) -> Section:
+    size: TransformerSize, training: TrainingConfig, batch: int, given: Assumptions, sent: Section,
+    compressed: bool,
+) -> Section:  # fmt: skip
     hardware, steps = given.hardware, training.steps
     utilisation, said = _utilisation(size, given)
     rate = hardware.all * hardware.gpu.flops * utilisation
     seconds = PASSES * size.flops * batch / rate
-    packed = "between, a machine, compressed" if given.rank else "between, a machine"
+    packed = "between, a machine, compressed" if compressed else "between, a machine"
     figures = [
         Figure("utilisation", utilisation, "share", said),
         Figure("a step", seconds, "s",
@@ -178,7 +191,7 @@ def _duration(
 
 def _precision(training: TrainingConfig, hardware: Hardware) -> str:
     if training.precision == "bf16" and not hardware.gpu.bf16:
-        return f"{hardware.kind} has no bf16, which is declared; our engine knows no fp16 yet"
+        return f"{hardware.kind} has no bf16, which is declared; declare fp16, which has scales"
     if training.precision == "fp32":
         return "fp32 is declared, which is slower than the 16-bit rate that is reckoned with"
     return ""
@@ -226,7 +239,7 @@ def _storage(stages: Stages, size: TransformerSize, given: Assumptions) -> Secti
     numbers += codes.crops * stages.tokenizer_size().grid ** 2
     fetched = given.picture_bytes * pairs
     training = stages.prior.training
-    states, how = (16, "weights twice") if training.engine == "deepspeed" else (12, "weights")
+    states, how = (12, "weights")
     if training.ema is not None:
         states, how = states + 4, f"{how}, average"
     figures = [

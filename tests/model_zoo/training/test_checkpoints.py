@@ -1,10 +1,27 @@
 """A checkpoint is whole or not one; what was altered is refused and the one before it used."""
 
+import hashlib
+import json
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+from model_zoo.dalle import build_recipe
 from model_zoo.training import checkpoints
+from model_zoo.training.config import TrainingConfig
+from model_zoo.training.ema import Average
+from model_zoo.training.engines.plain import PlainEngine
+from model_zoo.training.fragments import Blocks
+from model_zoo.training.optimizer import build_optimizer
+from model_zoo.training.powersgd import Exchange
+from model_zoo.training.processes import Processes
+from model_zoo.training.saving import Keeper, Writer
+from model_zoo.training.shards import Shards
+from tests.model_zoo.training.conftest import SIZES
 
 
 def _save(folder: Path, step: int) -> Path:
@@ -70,3 +87,149 @@ def test_a_damaged_one_is_said_and_set_aside(
     _save(tmp_path, 10)
     assert checkpoints.newest(tmp_path) == tmp_path / "step-0000010"
     assert (tmp_path / "step-0000005").is_dir()
+
+
+def _with_loss(folder: Path, step: int, loss: object, **keep: int) -> None:
+    checkpoints.begin(folder, step)
+    written = checkpoints.unfinished(folder, step)
+    (written / checkpoints.STATE).write_text(json.dumps({"loss": loss}))
+    checkpoints.publish(folder, step, **keep)
+
+
+def test_the_best_are_kept_beside_the_newest(tmp_path: Path) -> None:
+    for step, loss in enumerate([5.0, 1.0, 4.0, 2.0, 3.0, 6.0, 7.0], start=1):
+        _with_loss(tmp_path, step, loss, keep=2, keep_best=2)
+    left = [checkpoints.step_of(path) for path in checkpoints.complete_checkpoints(tmp_path)]
+    assert left == [2, 4, 6, 7]
+    assert checkpoints.newest(tmp_path) == tmp_path / "step-0000007"
+
+
+def test_one_that_does_not_say_its_loss_is_not_among_the_best(tmp_path: Path) -> None:
+    for step, loss in enumerate([None, "low", 9.0, 8.0, 7.0], start=1):
+        _with_loss(tmp_path, step, loss, keep=1, keep_best=1)
+    left = [checkpoints.step_of(path) for path in checkpoints.complete_checkpoints(tmp_path)]
+    assert left == [4, 5]
+
+
+def test_a_sealed_file_is_not_read_again_but_checked_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints.begin(tmp_path, 5)
+    weights = checkpoints.unfinished(tmp_path, 5) / "weights"
+    weights.write_bytes(b"weights")
+    checkpoints.seal(weights)
+    weights.write_bytes(b"w3ights")  # damaged between its sealing and the end of the checkpoint
+    checkpoints.publish(tmp_path, 5)
+    written = checkpoints.finished(tmp_path, 5)
+    assert sorted(path.name for path in written.iterdir()) == [checkpoints.HASHES, "weights"]
+    assert checkpoints.find_damage(written) == "weights is not what was written"
+    assert checkpoints.newest(tmp_path) is None
+    assert "checkpoint step-0000005 is refused: weights is not what" in capsys.readouterr().err
+
+
+def test_sealed_or_not_the_list_of_hashes_is_the_same(tmp_path: Path) -> None:
+    lists = []
+    for folder in (tmp_path / "sealed", tmp_path / "not"):
+        checkpoints.begin(folder, 5)
+        for name in ("b", "a"):
+            path = checkpoints.unfinished(folder, 5) / name
+            path.write_text(name)
+            if folder.name == "sealed":
+                checkpoints.seal(path)
+        checkpoints.publish(folder, 5)
+        assert checkpoints.find_damage(checkpoints.finished(folder, 5)) is None
+        lists.append((checkpoints.finished(folder, 5) / checkpoints.HASHES).read_text())
+    assert lists[0] == lists[1]
+    assert lists[0].startswith(hashlib.sha256(b"a").hexdigest() + "  a\n")
+
+
+def test_one_made_again_after_a_restart_replaces_the_first(tmp_path: Path) -> None:
+    _with_loss(tmp_path, 5, 1.0)
+    _with_loss(tmp_path, 5, 2.0)
+    assert checkpoints.read_state(tmp_path / "step-0000005") == {"loss": 2.0}
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("a small disk can be mounted by root only")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def _write_much(path: Path) -> None:
+    path.write_bytes(bytes(2 << 20))
+
+
+def _save_much(path: Path) -> None:
+    save_file({"w": torch.zeros(1 << 19)}, path)
+
+
+@pytest.mark.parametrize("write", [_write_much, _save_much])
+def test_a_full_disk_says_from_where_the_training_goes_on(
+    small_disk: Path, write: Callable[[Path], None]
+) -> None:
+    for step, wanted in ((5, "the beginning"), (10, "update 5"), (15, "update 10")):
+        checkpoints.begin(small_disk, step)
+        path = checkpoints.unfinished(small_disk, step) / "weights"
+        words = rf"checkpoint of update {step}: the disk is full .* goes on from {wanted}$"
+        with (
+            pytest.raises(ValueError, match=words) as refused,
+            checkpoints.explaining_full_disk(small_disk, step),
+        ):
+            write(path)
+        assert refused.value.__cause__ is not None
+        assert not path.parent.exists()
+        _save(small_disk, step)
+    assert checkpoints.newest(small_disk) == small_disk / "step-0000015"
+
+
+def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
+    checkpoints.begin(tmp_path, 5)
+    absent = checkpoints.unfinished(tmp_path, 5) / "absent/weights"
+    with (
+        pytest.raises(FileNotFoundError),
+        checkpoints.explaining_full_disk(tmp_path, 5),
+    ):
+        absent.write_bytes(b"")
+    assert checkpoints.unfinished(tmp_path, 5).is_dir()
+
+
+def test_a_writer_without_room_says_so_and_leaves_the_checkpoint_before(small_disk: Path) -> None:
+    with Processes() as processes:
+        writer = Writer(small_disk, processes, keep=2, keep_best=0)
+        writer.start(1, {"shard.safetensors": {"w": torch.ones(3)}}, {"loss": 1.0})
+        writer.settle()
+        writer.start(2, {"shard.safetensors": {"w": torch.zeros(1 << 19)}}, {"loss": 1.0})
+        with pytest.raises(ValueError, match=r"update 2: the disk is full .* from update 1$"):
+            writer.settle()
+    assert [path.name for path in small_disk.iterdir()] == ["step-0000001"]
+    assert load_file(small_disk / "step-0000001/shard.safetensors")["w"].tolist() == [1] * 3
+
+
+def test_what_changes_while_it_is_being_written_is_not_in_it(tmp_path: Path) -> None:
+    """The writer's thread has copies: the training goes on meanwhile."""
+    with Processes() as processes:
+        recipe = build_recipe(SIZES)
+        config = TrainingConfig(steps=10, batch_size=4, learning_rate=1e-2)
+        engine = PlainEngine(recipe, processes, build_optimizer(recipe, config))
+        blocks, exchange = Blocks.find(recipe.network), Exchange(None, 1)
+        keeper = Keeper(engine, processes, blocks, exchange, Average(engine.fragments, 0.9))
+        before = {name: p.detach().clone() for name, p in recipe.network.named_parameters()}
+        writer = Writer(tmp_path, processes, keep=2, keep_best=0)
+        files = keeper.files()
+        for parameter in recipe.network.parameters():
+            parameter.data.zero_()
+        writer.start(3, files, {})
+        writer.settle()
+        assert writer.pending is None and writer.done
+    (path,) = (tmp_path / "step-0000003").glob("shard-*")
+    shards = Shards([path])
+    for name, value in before.items():
+        assert torch.equal(shards.whole("weight", name, value.shape), value)
+        assert torch.equal(shards.whole("average", name, value.shape), value)
+        assert not shards.whole("exp_avg_sq", name, value.shape).any()

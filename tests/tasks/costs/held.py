@@ -13,7 +13,8 @@ import torch
 
 from model_zoo.dalle import build_recipe
 from model_zoo.training.config import TrainingConfig
-from model_zoo.training.engine import DeepSpeedEngine
+from model_zoo.training.engines.zero import ZeroEngine
+from model_zoo.training.optimizer import build_optimizer
 from model_zoo.training.processes import Processes
 
 CONFIG = {
@@ -29,10 +30,11 @@ def held(stage: int, processes: Processes) -> int:
     config = TrainingConfig.model_validate(
         {"steps": 2, "batch_size": 2, "learning_rate": 1e-3, "zero_stage": stage}
     )
-    engine = DeepSpeedEngine(recipe, config, processes)
+    engine = ZeroEngine(recipe, config, processes, build_optimizer(recipe, config))
     batch = {"tokens": torch.zeros(2, 4).long(), "codes": torch.zeros(2, 16).long()}
     loss, _ = engine.loss(batch, 0, torch.Generator())
-    engine.update(loss, 1e-3)
+    engine.backward(loss)
+    engine.step()
     loss, _ = engine.loss(batch, 1, torch.Generator())
     engine.engine.backward(loss)
     return sum(size for place, size in _tensors().items() if place not in before)

@@ -80,7 +80,7 @@ def test_storage_and_download_of_the_pairs() -> None:
     assert found.value("pictures as fetched") == found.value("pictures after clean") == 5e7
     assert found.value("pictures for image_tokenizer") == 1000 * 3 * 24**2
     assert found.value("tokens and codes") == 1000 * 4 * (4 * 4 + 2 * 64)
-    assert found.value("checkpoints") == 2 * 20 * stages.size().parameters
+    assert found.value("checkpoints") == 2 * 16 * stages.size().parameters
     assert found.value("download") == 8 * 5e7 / 1e6
     parts = [one.value for one in found.figures if one.name not in ("storage", "download")]
     assert found.value("storage") == sum(parts)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from model_zoo.dalle import DalleConfig
 from model_zoo.sizes import dalle_size
 from model_zoo.training.config import TrainingConfig
+from model_zoo.training.powersgd import Shape
 from tasks.costs.hardware import Hardware
 from tasks.costs.traffic import our_traffic, papers_traffic
 
@@ -40,14 +43,35 @@ def test_one_machine_sends_nothing_to_others() -> None:
     assert "saved of matrices" not in {one.name for one in found.figures}
 
 
-@pytest.mark.parametrize(("stage", "rounds"), [(1, 3), (2, 3), (3, 3)])
-def test_our_traffic(stage: int, rounds: int) -> None:
-    training = TrainingConfig.model_validate(
-        {"steps": 10, "batch_size": 8, "learning_rate": 1e-3, "zero_stage": stage}
-    )
-    sent = rounds * _around(16, 4 * SIZE.parameters)
-    found = our_traffic(SIZE, Hardware(machines=2, gpus=8), training)
-    assert found.value("inside, a GPU") == pytest.approx(sent)
-    assert found.value("between, a machine") == pytest.approx(sent)
-    alone = our_traffic(SIZE, Hardware(machines=1, gpus=16), training)
+def _training(**changes: Any) -> TrainingConfig:
+    values = {"steps": 10, "batch_size": 8, "learning_rate": 1e-3, **changes}
+    return TrainingConfig.model_validate(values)
+
+
+@pytest.mark.parametrize("changes", [{"zero_stage": 1}, {"zero_stage": 3}, {"engine": "fsdp"}])
+def test_our_traffic(changes: dict[str, Any]) -> None:
+    found = our_traffic(SIZE, Hardware(machines=2, gpus=8), _training(**changes))
+    whole = 4 * SIZE.parameters
+    assert found.value("inside, a GPU") == pytest.approx(3 * _around(8, whole))
+    assert found.value("between, a GPU") == pytest.approx(2 * _around(2, whole / 8))
+    assert found.value("between, a machine") == pytest.approx(2 * _around(2, whole))
+    alone = our_traffic(SIZE, Hardware(machines=1, gpus=16), _training(**changes))
     assert alone.value("between, a machine") == 0
+
+
+@pytest.mark.parametrize("engine", ["fsdp", "ZeRO 3", "ZeRO 2"])
+def test_our_compressed_traffic_is_what_the_exchange_would_send(engine: str) -> None:
+    """Against the pieces of a layer's matrices, cut as the engine cuts them."""
+    rank, m, d = 8, 4, SIZE.width
+    changes = {"engine": "fsdp"} if engine == "fsdp" else {"zero_stage": int(engine[-1])}
+    training = _training(compression={"rank": rank}, **changes)
+    found = our_traffic(SIZE, Hardware(machines=2, gpus=m), training)
+    parts = 1 if engine == "ZeRO 2" else m
+    wide = (4 * d // parts, d)
+    narrow = (d, 4 * d // parts) if engine == "fsdp" else (d // parts, 4 * d)
+    sent = 0
+    for rows, columns in [(d // parts, d)] * 4 + [wide, narrow]:
+        sent += parts * Shape(rows, columns, 1 / parts).sent(rank)
+    assert found.value("saved of matrices") == pytest.approx(1 - sent / (12 * d * d))
+    numbers = SIZE.layers * sent + SIZE.others
+    assert found.value("between, a machine") == pytest.approx(2 * _around(2, 4 * numbers))

@@ -1,0 +1,141 @@
+"""Several trainings one after the other in the same processes, to start them only once.
+
+`[torchrun …] -m tests.model_zoo.training.cases MACHINES RUN.json …`: each as the worker would do
+it, and a check that the machines end with the same weights.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+
+from model_zoo.training.config import RunConfig
+from model_zoo.training.loop import Training
+from model_zoo.training.processes import Processes
+from model_zoo.training.worker import prepare, write_network
+
+ROOT = Path(__file__).parents[3]
+_SIZES = {
+    "text_vocabulary": 20, "text_length": 4, "image_vocabulary": 16, "grid_height": 4,
+    "grid_width": 4, "width": 32, "heads": 2, "layers": 2, "conv_kernel": 3,
+}  # fmt: skip
+_TRAINING: dict[str, Any] = {
+    "steps": 100, "batch_size": 8, "learning_rate": 3e-3, "warmup": 10, "clip_norm": 1.0,
+    "weight_decay": 0.05, "betas": (0.9, 0.96), "variance_clip": 5.0, "ema": 0.9, "ema_every": 5,
+    "seed": 3, "checkpoint_every": 50, "log_every": 1, "engine": "deepspeed",
+}  # fmt: skip
+
+
+def write_noisy_pairs(path: Path, pairs: int = 2000) -> Path:
+    """Codes that follow from the caption four times in five, so that the loss ends above zero."""
+    draw = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, 20, (pairs, 4), generator=draw)
+    place = torch.arange(16)
+    codes = (tokens[:, place % 4] + place) % 16
+    noise = torch.rand(codes.shape, generator=draw) < 0.2
+    codes = torch.where(noise, torch.randint(0, 16, codes.shape, generator=draw), codes)
+    shaped = codes.view(-1, 1, 4, 4).to(torch.int32)
+    save_file({"tokens": tokens.to(torch.int32), "codes": shaped}, path)
+    return path
+
+
+class Case:
+    """One training among several that are run in the same processes."""
+
+    def __init__(self, folder: Path, name: str, machines: int = 1, **training: Any) -> None:
+        self.name, self.machines = name, machines
+        self.folder = folder / name
+        self.folder.mkdir()
+        self.path = self.folder / "RUN.json"
+        self.checkpoints = self.folder / "checkpoints"
+        self.output = self.folder / "prior.safetensors"
+        self.progress = self.folder / "progress.jsonl"
+        pairs = folder / "codes.safetensors"
+        if not pairs.exists():
+            write_noisy_pairs(pairs)
+        run = {
+            "network": "dalle", "config": _SIZES, "files": [pairs], "machines": machines,
+            "training": {**_TRAINING, **training}, "checkpoints": self.checkpoints,
+            "output": self.output, "progress": self.progress,
+        }  # fmt: skip
+        self.path.write_text(json.dumps(run, default=str))
+
+    def losses(self) -> np.ndarray:
+        """The loss of every update."""
+        return np.array([line["loss"] for line in self.lines()])
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What was said of every update, as far as lines are whole."""
+        lines = self.progress.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def metric(self, name: str) -> float:
+        """The last value of a metric."""
+        value: float = self.lines()[-1]["metrics"][name]
+        return value
+
+    def resumes(self, other: Case, step: int) -> None:
+        """Continue from another's checkpoint of a step."""
+        name = f"step-{step:07d}"
+        shutil.copytree(other.checkpoints / name, self.checkpoints / name)
+        lines = other.progress.read_text().splitlines(keepends=True)
+        self.progress.write_text("".join(lines[:step]))
+
+
+def launcher(processes: int) -> list[str]:
+    """Arguments of Python that start several processes; none for one."""
+    agent = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
+    return [*agent, f"--nproc-per-node={processes}"] if processes > 1 else []
+
+
+def environment() -> dict[str, str]:
+    """This process's, with one thread: the order of sums depends on it."""
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def run_cases(cases: list[Case], processes: int) -> None:
+    """Run them one after the other, on so many processes."""
+    command = [sys.executable, *launcher(processes), "-m", "tests.model_zoo.training.cases"]
+    done = subprocess.run(
+        [*command, str(cases[0].machines), *(str(case.path) for case in cases)],
+        cwd=ROOT, text=True, capture_output=True, env=environment(), timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+
+
+def main(machines: int, paths: list[Path]) -> None:
+    """Run them all; the first that fails ends the process."""
+    torch.set_num_threads(1)
+    with Processes(machines) as processes:
+        for path in paths:
+            run = RunConfig.model_validate_json(path.read_text())
+            training = prepare(run, processes)
+            training.resume()
+            training.train()
+            check_same(training)
+            write_network(training)
+
+
+def check_same(training: Training) -> None:
+    """Counterparts on all machines hold the same weights, bit for bit."""
+    group = training.processes.counterparts
+    if group is None:
+        return
+    for fragment in training.engine.fragments:
+        found = [torch.empty_like(fragment.weight) for _ in range(training.processes.machines)]
+        dist.all_gather(found, fragment.weight.clone(), group=group)
+        assert all(torch.equal(one, found[0]) for one in found), fragment.name
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), [Path(name) for name in sys.argv[2:]])
