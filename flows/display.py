@@ -69,8 +69,8 @@ class Display:
                 line.done, line.total, line.unit = (
                     values["done"], values["total"], values["unit"]
                 )  # fmt: skip
-            elif kind == "metric":
-                line.metrics[values["name"]] = values["value"]
+            elif kind == "metrics":
+                line.metrics |= {one["name"]: one["value"] for one in values["entries"]}
             elif kind == "message":
                 line.note = values["text"]
                 self._say(f"{stage}: {line.note}")

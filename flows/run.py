@@ -31,6 +31,7 @@ from flows.stage_runner import RunIds, StageRunner, references
 from flows.web import serving
 from infra.environment import Environment
 from infra.errors import DamagedUnit, PermanentError
+from infra.launch.stopping import stop_trainings
 from infra.lineage import Lineage
 from infra.manifests import read_metrics
 from infra.store import Store
@@ -238,8 +239,8 @@ def _perform(
 
 def _listener(execution: Execution, name: str, run: str) -> Callable[[Event], None]:
     def listen(event: Event) -> None:
-        if event.kind == "metric":
-            execution.lineage.log_metrics(run, [event.values])
+        if event.kind == "metrics":
+            execution.lineage.log_metrics(run, event.values["entries"])
         execution.watch(name, event.kind, event.values)
 
     return listen
@@ -299,8 +300,11 @@ def run_pipeline(
     except (KeyboardInterrupt, TerminationSignal) as signal:
         # Prefect would wait for the stages' threads, which nothing can stop. What they started ends
         # with this process, and what they had finished is kept, as after any kill.
-        watch("", "stopped", {"text": "stopped; the same command goes on from here"})
-        os._exit(_EXIT[type(signal)])
+        try:
+            stop_trainings()  # but these get the time for a checkpoint, unless told to stop twice
+        finally:
+            watch("", "stopped", {"text": "stopped; the same command goes on from here"})
+            os._exit(_EXIT[type(signal)])
     finally:
         environment.close()
 

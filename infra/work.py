@@ -36,7 +36,7 @@ FROZEN = "frozen"  # folder of the state whose files never change once written; 
 class Event:
     """Something a person who watches wants to know: progress, a metric, a message."""
 
-    kind: str  # "progress" | "metric" | "message"
+    kind: str  # "progress" | "metrics" | "message"
     values: dict[str, Any]
 
 
@@ -217,10 +217,17 @@ class Work:
 
     def metric(self, name: str, value: float, step: int = 0) -> None:
         """Log a value of a metric over time; the last one logged for a step counts."""
-        line = json.dumps({"name": name, "value": float(value), "step": int(step)})
+        self.log({name: value}, step)
+
+    def log(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Log several metrics of a step together, which costs no more than one."""
+        entries = [
+            {"name": name, "value": float(value), "step": int(step)}
+            for name, value in values.items()
+        ]
         with self._lock, (self.state / "metrics.jsonl").open("a") as file:
-            file.write(line + "\n")
-        self._listen(Event("metric", {"name": name, "value": float(value), "step": int(step)}))
+            file.write("".join(json.dumps(entry) + "\n" for entry in entries))
+        self._listen(Event("metrics", {"entries": entries}))
 
     def message(self, text: str) -> None:
         """Say something in words."""

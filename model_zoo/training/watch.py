@@ -40,6 +40,7 @@ class Watch:
     skipped: Counter[str] = field(default_factory=Counter)
     updates: int = 0
     since: float = field(default_factory=time.perf_counter)
+    busy: float = field(default_factory=time.process_time)
 
     def count(self, loader: float, updated: Updated) -> None:
         """Take in an update: seconds that it waited for its batch, and what it did."""
@@ -53,9 +54,11 @@ class Watch:
         """Of the time since the last line; blocks as of the last update."""
         now = time.perf_counter()
         passed = max(now - self.since, 1e-9)
+        busy = time.process_time()
         values = {
             "loader_share": self.waited["loader"] / passed,
             "memory_gb": memory() / 1e9,
+            "cores": (busy - self.busy) / passed,
         }
         if self.flops:
             values["utilisation"] = self.flops * self.updates / passed / self.peak
@@ -67,7 +70,7 @@ class Watch:
             values |= {f"scale/{name}": one.value for name, one in scales.scales.items()}
             values |= {f"skipped/{name}": self.skipped[name] for name in scales.scales}
         self.waited.clear()
-        self.sent, self.updates, self.since = 0, 0, now
+        self.sent, self.updates, self.since, self.busy = 0, 0, now, busy
         return values
 
 

@@ -111,11 +111,12 @@ def test_metrics_keep_the_last_value_of_a_step_and_survive_a_torn_line(tmp_path:
     work = Work.local(tmp_path, listen=seen.append)
     work.metric("loss", 3.0, 1)
     work.metric("loss", 2.0, 2)
-    work.metric("loss", 2.5, 1)
+    work.log({"loss": 2.5, "rate": 0.1}, 1)
     with (work.state / "metrics.jsonl").open("a") as file:
         file.write('{"name": "lo')
-    assert [(m["step"], m["value"]) for m in work.metrics()] == [(1, 2.5), (2, 2.0)]
-    assert [event.kind for event in seen] == ["metric"] * 3
+    found = [(m["name"], m["step"], m["value"]) for m in work.metrics()]
+    assert found == [("loss", 1, 2.5), ("loss", 2, 2.0), ("rate", 1, 0.1)]
+    assert [len(event.values["entries"]) for event in seen] == [1, 1, 2]
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,10 @@ def write_noisy_pairs(path: Path, pairs: int = 2000) -> Path:
 class Case:
     """One training among several that are run in the same processes."""
 
-    def __init__(self, folder: Path, name: str, machines: int = 1, **training: Any) -> None:
+    def __init__(
+        self, folder: Path, name: str, machines: int = 1, sizes: Mapping[str, int] | None = None,
+        **training: Any,
+    ) -> None:  # fmt: skip
         self.name, self.machines = name, machines
         self.folder = folder / name
         self.folder.mkdir()
@@ -64,7 +68,8 @@ class Case:
         if not pairs.exists():
             write_noisy_pairs(pairs)
         run = {
-            "network": "dalle", "config": _SIZES, "files": [pairs], "machines": machines,
+            "network": "dalle", "config": {**_SIZES, **(sizes or {})}, "files": [pairs],
+            "machines": machines,
             "training": {**_TRAINING, **training}, "checkpoints": self.checkpoints,
             "output": self.output, "progress": self.progress,
         }  # fmt: skip
@@ -103,12 +108,12 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def run_cases(cases: list[Case], processes: int) -> None:
+def run_cases(cases: list[Case], processes: int, timeout: float = 300) -> None:
     """Run them one after the other, on so many processes."""
     command = [sys.executable, *launcher(processes), "-m", "tests.model_zoo.training.cases"]
     done = subprocess.run(
         [*command, str(cases[0].machines), *(str(case.path) for case in cases)],
-        cwd=ROOT, text=True, capture_output=True, env=environment(), timeout=300,
+        cwd=ROOT, text=True, capture_output=True, env=environment(), timeout=timeout, check=False,
     )  # fmt: skip
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
 
