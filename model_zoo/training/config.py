@@ -12,6 +12,8 @@ from schemas.base import Frozen
 from schemas.stage import operational
 
 Precision = Literal["fp32", "bf16", "fp16"]
+TRACE = "trace.json.gz"
+"""What the trace of `profile` is called; it lies beside the progress."""
 
 
 class CompressionConfig(Frozen):

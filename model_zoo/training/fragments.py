@@ -53,6 +53,12 @@ class Fragment:
         return self.of(self.home)
 
 
+def flat_gradient(home: Tensor) -> Tensor:
+    """The gradient of a home that has one, as a flat view."""
+    assert home.grad is not None
+    return home.grad.view(-1)
+
+
 class Piece(NamedTuple):
     """A piece of a fragment's gradient that is exchanged as one matrix, or as it is.
 

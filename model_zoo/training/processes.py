@@ -76,6 +76,10 @@ class Processes:
             numbers /= self.size
         return [float(number) for number in numbers]
 
+    def another_group(self) -> dist.ProcessGroup:
+        """All processes once more, for a thread that must not wait for the others' turn."""
+        return self._own_group([range(self.size)])
+
     def total(self, numbers: torch.Tensor, group: dist.ProcessGroup | None = None) -> torch.Tensor:
         """The sum of a tensor over a group (all processes without one), in place."""
         if self.size > 1:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from model_zoo.training.config import RunConfig
+from model_zoo.training.config import TRACE, RunConfig
 from model_zoo.training.processes import Processes
 
 _AFTER = 5  # updates before the trace begins
-
-
-def trace_path(run: RunConfig) -> Path:
-    """Where the trace of a run is written."""
-    return run.progress.with_name("trace.json.gz")
 
 
 class Tracer:
@@ -24,7 +18,7 @@ class Tracer:
 
     def __init__(self, run: RunConfig, processes: Processes) -> None:
         self.updates = run.training.profile if processes.first else 0
-        self.path = trace_path(run)
+        self.path = run.progress.with_name(TRACE)
         self.count = 0
         self._profile: Any = None
 

@@ -8,7 +8,6 @@ leaving the blocks that overflowed untouched.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,14 +16,12 @@ from torch import Tensor, nn
 
 from model_zoo.training.config import CompressionConfig, TrainingConfig
 from model_zoo.training.engines import Engine
-from model_zoo.training.fragments import Blocks, Piece
+from model_zoo.training.fragments import Blocks
 from model_zoo.training.optimizer import set_learning_rate
 from model_zoo.training.powersgd import Exchange, Shape, choose_rank
 from model_zoo.training.processes import Processes
+from model_zoo.training.reduction import OUTSIDE, Reduction
 from model_zoo.training.scales import Scales
-
-OUTSIDE = "outside"
-"""What parameters outside of all residual blocks are called together."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +30,10 @@ class Updated:
 
     Attributes:
         norm: of the whole gradient, before it was clipped.
-        norms: of the gradient by residual block, those outside of any as `OUTSIDE`.
+        norms: of the gradient by residual block, those outside of any together.
         skipped: the blocks that were left out.
         sent: bytes that this process exchanged with other machines.
-        waited: seconds that the exchange took.
+        waited: seconds that the update waited for the exchange.
     """
 
     norm: float
@@ -58,48 +55,25 @@ class Updater:
         self.clip_norm = config.clip_norm or math.inf
         self.blocks = blocks
         self.scales = Scales(network) if config.precision == "fp16" else None
-        self.names = sorted({name or OUTSIDE for name in self.blocks.of.values()})
+        self.exchange = self._build_exchange(config)
+        self.reduction = Reduction(engine, blocks, self.exchange, self.scales, processes)
+        self.names = self.reduction.names
         self._of = torch.tensor(
-            [self.names.index(self.blocks.of[f.name] or OUTSIDE) for f in engine.fragments],
+            [self.names.index(blocks.of[f.name] or OUTSIDE) for f in engine.fragments],
             dtype=torch.int64, device=processes.device,
         )  # fmt: skip
-        self.exchange = self._build_exchange(config)
 
     def update(self, loss: Tensor, rate: float) -> Updated:
         """One update; nothing is changed where the norm is not finite (but that is returned)."""
-        gradients = self.engine.backward(loss)
-        skipped = self._unscale(gradients)
-        start, sent = time.perf_counter(), self.exchange.traffic.sent
-        self.exchange.average(
-            [piece for piece in self._pieces(gradients) if piece.block not in skipped]
-        )
-        waited = time.perf_counter() - start
+        sent = self.exchange.traffic.sent
+        gradients, skipped = self.reduction.backward(loss)
         squares = self._squares(gradients)
         norm = math.sqrt(float(squares.sum()))
         if math.isfinite(norm):
             self._step(gradients, norm, rate, skipped)
         norms = dict(zip(self.names, squares.sqrt().tolist(), strict=True))
-        return Updated(norm, norms, skipped, self.exchange.traffic.sent - sent, waited)
-
-    def _pieces(self, gradients: Sequence[Tensor]) -> list[Piece]:
-        fragments = self.engine.fragments
-        cut = (self.blocks.cut(f, g) for f, g in zip(fragments, gradients, strict=True))
-        return [piece for pieces in cut for piece in pieces]
-
-    def _unscale(self, gradients: Sequence[Tensor]) -> frozenset[str]:
-        """Take the scales out; the blocks that overflowed somewhere are zero afterwards."""
-        if self.scales is None:
-            return frozenset()
-        # What is not finite in one process makes the sum not finite in all.
-        squares = self.processes.total(self._own_squares(gradients))
-        finite = torch.isfinite(squares).tolist()
-        blocks = zip(self.names, finite, strict=True)
-        overflowed = {name for name, fine in blocks if not fine and name != OUTSIDE}
-        by_block: dict[str, list[Tensor]] = {}
-        for number, gradient in zip(self._of.tolist(), gradients, strict=True):
-            by_block.setdefault(self.names[number], []).append(gradient)
-        self.scales.unscale(by_block, overflowed)
-        return frozenset(overflowed)
+        sent = self.exchange.traffic.sent - sent
+        return Updated(norm, norms, skipped, sent, self.reduction.waited)
 
     def _own_squares(self, gradients: Sequence[Tensor]) -> Tensor:
         """Sums of squares by block of what this process holds, float64."""
@@ -147,8 +121,11 @@ class Updater:
 
     def _rank(self, compression: CompressionConfig) -> int:
         """The rank that is declared, or that saves what is declared, on all processes alike."""
-        pieces = self._pieces([f.weight for f in self.engine.fragments])
-        own = [(*piece.gradient.shape, piece.share) for piece in pieces if piece.share is not None]
+        cut = [self.blocks.cut(one, one.weight) for one in self.engine.fragments]
+        own = [
+            (*piece.gradient.shape, piece.share)
+            for pieces in cut for piece in pieces if piece.share is not None
+        ]  # fmt: skip
         found = self.processes.gather(own, width=3)
         shapes = [Shape(int(rows), int(columns), share) for rows, columns, share in found]
         if compression.rank is None:

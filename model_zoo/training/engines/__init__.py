@@ -8,7 +8,7 @@ gradients are. All else happens outside, in one way for all of them (`model_zoo.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -21,6 +21,8 @@ from model_zoo.training.processes import Processes
 from model_zoo.training.recipe import Batch, Recipe
 
 Loss = tuple[Tensor, Batch]
+Arrive = Callable[[int, Tensor], None]
+"""Told the number of a fragment and its gradient."""
 
 
 class Engine(Protocol):
@@ -28,6 +30,9 @@ class Engine(Protocol):
 
     sharded: bool
     """Whether fragments differ among the processes of a machine, and together make the network."""
+
+    overlaps: bool
+    """Whether gradients are told of while the backward pass goes on."""
 
     optimizer: AdamW
     """The optimiser, whose parameters are the fragments' homes."""
@@ -41,9 +46,9 @@ class Engine(Protocol):
         """This process's loss and metrics."""
         ...
 
-    def backward(self, loss: Tensor) -> list[Tensor]:
+    def backward(self, loss: Tensor, arrive: Arrive) -> list[Tensor]:
         """The gradients of the fragments, flat, fp32, averaged inside the machine; to be altered
-        in place before `step`."""
+        in place before `step`. An engine that overlaps calls `arrive` for each as it comes."""
         ...
 
     def step(self) -> None:

@@ -7,6 +7,7 @@ cuts its matrices (appendix E): so every process has the same part of each.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -16,8 +17,8 @@ from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
 from model_zoo.training.config import TrainingConfig
-from model_zoo.training.engines import Loss
-from model_zoo.training.fragments import Fragment
+from model_zoo.training.engines import Arrive, Loss
+from model_zoo.training.fragments import Fragment, flat_gradient
 from model_zoo.training.optimizer import build_optimizer
 from model_zoo.training.precision import Linear, residual_blocks
 from model_zoo.training.processes import Processes
@@ -28,6 +29,7 @@ class FsdpEngine:
     """Parameters, gradients and moments sharded over the processes of a machine."""
 
     sharded = True
+    overlaps = True
 
     def __init__(self, recipe: Recipe, config: TrainingConfig, processes: Processes) -> None:
         self.recipe = recipe
@@ -43,22 +45,31 @@ class FsdpEngine:
         self._replace(named)
         found = [_fragment(n, p, self._homes[n], processes) for n, p in named]
         self.fragments = [one for one in found if one.numel]
-        self._sharded_by_name = dict(named)
+        self._sharded = [dict(named)[one.name] for one in self.fragments]
+        self._arrive: Arrive | None = None
+        for number, parameter in enumerate(self._sharded):
+            parameter.register_post_accumulate_grad_hook(partial(self._take, number))
 
     def loss(self, batch: Batch, step: int, generator: torch.Generator) -> Loss:
         """The recipe's loss."""
         return self.recipe.loss(batch, step, generator)
 
-    def backward(self, loss: Tensor) -> list[Tensor]:
+    def backward(self, loss: Tensor, arrive: Arrive) -> list[Tensor]:
         """The local shards of all gradients, zero where the loss does not depend on them."""
+        self._arrive = arrive
         loss.backward()
-        gradients = []
+        self._arrive = None
         for fragment in self.fragments:
-            gradient = self._sharded_by_name[fragment.name].grad
-            home = fragment.home
-            home.grad = torch.zeros_like(home) if gradient is None else _local(gradient)
-            gradients.append(home.grad.view(-1))
-        return gradients
+            if fragment.home.grad is None:
+                fragment.home.grad = torch.zeros_like(fragment.home)
+        return [flat_gradient(fragment.home) for fragment in self.fragments]
+
+    def _take(self, number: int, parameter: Tensor) -> None:
+        """FSDP2 has reduced a gradient to this process's shard."""
+        assert parameter.grad is not None and self._arrive is not None
+        home = self.fragments[number].home
+        home.grad = _local(parameter.grad)
+        self._arrive(number, flat_gradient(home))
 
     def step(self) -> None:
         """The optimiser's step on the local shards."""

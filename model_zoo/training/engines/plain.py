@@ -6,8 +6,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from model_zoo.training.engines import Loss
-from model_zoo.training.fragments import Fragment
+from model_zoo.training.engines import Arrive, Loss
+from model_zoo.training.fragments import Fragment, flat_gradient
 from model_zoo.training.optimizer import AdamW
 from model_zoo.training.processes import Processes
 from model_zoo.training.recipe import Batch, Recipe
@@ -17,6 +17,7 @@ class PlainEngine:
     """For small networks, on a CPU above all, where it has nothing to load."""
 
     sharded = False
+    overlaps = False
 
     def __init__(self, recipe: Recipe, processes: Processes, optimizer: AdamW) -> None:
         self.recipe = recipe
@@ -33,13 +34,13 @@ class PlainEngine:
         """The recipe's loss of this process's samples."""
         return self.recipe.loss(batch, step, generator)
 
-    def backward(self, loss: Tensor) -> list[Tensor]:
+    def backward(self, loss: Tensor, arrive: Arrive) -> list[Tensor]:
         """All gradients; those that the loss does not depend on are zero."""
         loss.backward()
         for fragment in self.fragments:
             if fragment.home.grad is None:
                 fragment.home.grad = torch.zeros_like(fragment.home)
-        gradients = [_flat(fragment.home.grad) for fragment in self.fragments]
+        gradients = [flat_gradient(fragment.home) for fragment in self.fragments]
         if self.processes.per_machine > 1:
             self._average(gradients)
         return gradients
@@ -58,8 +59,3 @@ class PlainEngine:
 
     def publish(self) -> None:
         """Nothing to do: the homes are the network's own parameters."""
-
-
-def _flat(gradient: Tensor | None) -> Tensor:
-    assert gradient is not None
-    return gradient.view(-1)

@@ -25,7 +25,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from model_zoo.training.config import TrainingConfig
-from model_zoo.training.engines import Loss
+from model_zoo.training.engines import Arrive, Loss
 from model_zoo.training.fragments import Fragment
 from model_zoo.training.optimizer import AdamW
 from model_zoo.training.processes import Processes
@@ -36,6 +36,7 @@ class ZeroEngine:
     """Moments, gradients, parameters sharded over a machine's processes, as `zero_stage` says."""
 
     sharded = True
+    overlaps = False
 
     def __init__(
         self, recipe: Recipe, config: TrainingConfig, processes: Processes, optimizer: AdamW
@@ -70,7 +71,7 @@ class ZeroEngine:
         result: Loss = self.engine(batch, step, generator)
         return result
 
-    def backward(self, loss: Tensor) -> list[Tensor]:
+    def backward(self, loss: Tensor, arrive: Arrive) -> list[Tensor]:
         """DeepSpeed's backward, which leaves averaged gradients with those who update."""
         self.engine.backward(loss)
         return [self._gradient(p, fragment) for p, fragment in self._held]
