@@ -1,4 +1,4 @@
-"""The command line: run, plan, trace, verify, sample, demo, report, accept, reindex.
+"""The command line: run, plan, trace, verify, sample, vote, demo, join, report, accept, reindex.
 
 Heavy imports wait until a command needs them: `tapir plan` must answer in a second or two.
 """
@@ -60,9 +60,15 @@ def run(
     home: Home = HERE,
     store: StoreUrl = "",
     dask: DaskAddress = None,
+    profile: Annotated[
+        int, typer.Option(min=0, help="Trace so many updates of every training that runs.")
+    ] = 0,
 ) -> None:
     """Run a pipeline: a declaration's path, or the name of a bundled one."""
-    _run(pipeline, until, settings or [], home, store, dask)
+    settings = settings or []
+    if profile:
+        settings = [*settings, *_profiled(pipeline, settings, profile)]
+    _run(pipeline, until, settings, home, store, dask)
 
 
 @app.command()
@@ -170,19 +176,25 @@ def sample(  # noqa: PLR0913, PLR0917
     box: Annotated[
         str | None, typer.Option(help="Keep a box of its codes: TOP,LEFT,BOTTOM,RIGHT.")
     ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Write the files anew as rows are drawn.")
+    ] = False,
     home: Home = HERE,
     store: StoreUrl = "",
     as_json: AsJson = False,
 ) -> None:
     """Draw pictures for a prompt with models:/NAME@ALIAS or a pipeline's own models."""
+    from flows.row_bar import row_bar
     from flows.sampling import given_part, sample_pictures
 
     environment, opened = _open(home, store)
     try:
         given = given_part(image, rows, box)
-        written = sample_pictures(
-            opened, environment, model, prompt, candidates, keep, seed, output, given
-        )
+        with row_bar() as progress:
+            written = sample_pictures(
+                opened, environment, model, prompt, candidates, keep, seed, output, given,
+                partial, progress,
+            )  # fmt: skip
     except ValueError as error:
         _fail(str(error))
     if as_json:
@@ -192,9 +204,56 @@ def sample(  # noqa: PLR0913, PLR0917
 
 
 @app.command()
+def vote(
+    first: Annotated[str, typer.Argument(metavar="A", help="Model, pipeline, stage or folder.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="What its pictures compare with.")],
+    captions: Annotated[
+        int | None, typer.Option("-n", min=1, help="So many of the common captions.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of captions, order and sides.")] = 0,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 0,
+    result: Annotated[bool, typer.Option("--result", help="Say how it stands, and end.")] = False,
+    home: Home = HERE,
+    store: StoreUrl = "",
+    as_json: AsJson = False,
+) -> None:
+    """Ask people which pictures are more realistic and match their captions better."""
+    from flows import voting
+
+    environment, opened = _open(home, store)
+    election = voting.prepare(opened, environment, first, second, captions, seed)
+    if not result:
+        typer.echo(f"{len(election.ballot.pairs)} pairs; open the address, and end with Ctrl-C")
+        voting.serve(election, host, port, typer.echo)
+    if as_json:
+        _print_json(voting.as_json(election))
+    else:
+        typer.echo(voting.as_text(election))
+
+
+@app.command()
 def demo(home: Home = HERE) -> None:
     """Make the demo's web, run the whole pipeline on it, and write the report."""
     _run("shapes", None, [], home, "", None)
+
+
+@app.command()
+def join(
+    folder: Annotated[Path, typer.Argument(help="The folder that the stage declares as `shared`.")],
+    machine: Annotated[int, typer.Option(min=0, help="Number of this machine, from 0.")],
+    interface: Annotated[
+        str | None, typer.Option(help="Network interface; by default what leads to machine 0.")
+    ] = None,
+    patience: Annotated[
+        float, typer.Option(min=1, help="Seconds without a run after which it leaves.")
+    ] = 86_400,
+) -> None:
+    """Be one of the machines of a training, until it is done or cancelled."""
+    from infra.launch import machine as launched
+
+    leave = launched.leaving_at_a_signal()
+    launched.join(folder, machine, patience, typer.echo, leave, interface)
 
 
 @app.command()
@@ -284,6 +343,15 @@ def _open(home: Path, store: str) -> tuple[Any, Any]:
 
     environment = Environment(home=home, store_url=store)
     return environment, Store(environment.store_url)
+
+
+def _profiled(pipeline: str, settings: list[str], updates: int) -> list[str]:
+    """Settings that trace updates in every stage that trains; no part of any fingerprint."""
+    from flows.declaration import load_pipeline
+
+    stages = load_pipeline(pipeline, settings).stages.items()
+    training = [name for name, stage in stages if hasattr(stage.params, "training")]
+    return [f"{name}.training.profile={updates}" for name in training]
 
 
 def _runner(pipeline: str, home: Path, store: str) -> Any:

@@ -45,7 +45,7 @@ class Lease:
         epochs = _epochs(store, fingerprint)
         top = epochs[-1] if epochs else None
         if top is not None:
-            _refuse_living(store.read(f"partial/{fingerprint}/lease-{top:06d}.json"), fingerprint)
+            _refuse_living(_read(store, fingerprint, top), fingerprint)
         lease = cls(store, fingerprint, (top or 0) + 1, top)
         if not store.create(lease._name(), lease._text()):
             raise LeaseHeld(f"another attempt has just taken {fingerprint[:12]}…")
@@ -92,14 +92,28 @@ def _epochs(store: Store, fingerprint: str) -> list[int]:
     return sorted(int(name.removeprefix("lease-").removesuffix(".json")) for name in found)
 
 
-def _refuse_living(lease: dict[str, Any] | None, fingerprint: str) -> None:
-    if lease is None or lease.get("released"):
-        return
+def _read(store: Store, fingerprint: str, epoch: int) -> dict[str, Any] | None:
+    lease: dict[str, Any] | None = store.read(f"partial/{fingerprint}/lease-{epoch:06d}.json")
+    return lease
+
+
+def holder(store: Store, fingerprint: str) -> dict[str, Any] | None:
+    """The lease of the living attempt that has it (host, pid); None if nobody does."""
+    epochs = _epochs(store, fingerprint)
+    lease = _read(store, fingerprint, epochs[-1]) if epochs else None
+    return lease if lease is not None and _is_alive(lease) else None
+
+
+def _is_alive(lease: dict[str, Any]) -> bool:
+    if lease.get("released"):
+        return False
     if lease["host"] == socket.gethostname():
-        alive = _is_running(lease["pid"], lease["started"])
-    else:
-        alive = time.time() - lease["renewed"] < LIFETIME
-    if alive:
+        return _is_running(lease["pid"], lease["started"])
+    return bool(time.time() - lease["renewed"] < LIFETIME)
+
+
+def _refuse_living(lease: dict[str, Any] | None, fingerprint: str) -> None:
+    if lease is not None and _is_alive(lease):
         raise LeaseHeld(
             f"process {lease['pid']} on {lease['host']} is at work on {fingerprint[:12]}…;"
             " wait for it or end it"

@@ -18,38 +18,22 @@ import numpy as np
 import psutil
 import pytest
 from pydantic import ValidationError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from infra.errors import PermanentError
+from infra.launch import local
 from infra.process import ProcessFailed
 from infra.work import Event, Work
 from model_zoo.training.checkpoints import find_damage, step_of
 from tasks import training_process
 from tasks.train_prior import PriorParams
 from tasks.training_process import train_network
-
-SIZES = {
-    "text_vocabulary": 20, "text_length": 6, "image_vocabulary": 12,
-    "grid_height": 4, "grid_width": 4,
-}  # fmt: skip
-TRAINING = {
-    "steps": 40, "batch_size": 8, "learning_rate": 1e-3, "engine": "torch", "ema": 0.9,
-    "checkpoint_every": 5, "log_every": 2,
-}  # fmt: skip
+from tests.tasks.attempt import CONFIG, SIZES, TRAINING
+from tests.tasks.attempt import pairs as _pairs
 
 
 def _params(**training: Any) -> PriorParams:
-    config = {"width": 16, "heads": 2, "layers": 2, "conv_kernel": 3}
-    return PriorParams(config=config, training={**TRAINING, **training})
-
-
-def _pairs(folder: Path) -> Path:
-    random = np.random.default_rng(0)
-    path = folder / "codes.safetensors"
-    tokens = random.integers(0, 20, size=(24, 6), dtype=np.int32)
-    codes = random.integers(0, 12, size=(24, 1, 4, 4), dtype=np.int32)
-    save_file({"tokens": tokens, "codes": codes}, path)
-    return path
+    return PriorParams(config=CONFIG, training={**TRAINING, **training})
 
 
 def _train(params: PriorParams, work: Work, pairs: Path) -> Path:
@@ -178,7 +162,7 @@ def test_what_the_worker_says_is_wrong_is_said_and_not_tried_again(tmp_path: Pat
 
 def test_a_worker_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = ["bash", "-c", "echo waiting for the others; sleep 60"]
-    monkeypatch.setattr(training_process, "worker_command", lambda *_: waiting)
+    monkeypatch.setattr(local, "rank_command", lambda *_: waiting)
     params = _params().model_copy(update={"patience": 0.5})
     began = time.monotonic()
     with pytest.raises(TimeoutError, match="(?s)no sign of progress.*waiting for the others"):
@@ -191,16 +175,30 @@ def _below() -> list[psutil.Process]:
     return [one for one in psutil.Process().children(recursive=True) if one.status() != "zombie"]
 
 
-def test_a_worker_has_its_threads_whatever_dask_left_behind(
-    monkeypatch: pytest.MonkeyPatch,
+def test_sigterm_to_the_pipeline_writes_a_checkpoint_and_the_next_attempt_goes_on_from_it(
+    tmp_path: Path, whole: Whole
 ) -> None:
-    monkeypatch.setenv("MKL_NUM_THREADS", "1")
-    environment = training_process.worker_environment(cores=2, processes=1)
-    program = "import torch; print(torch.get_num_threads())"
-    said = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
-    )
-    assert said.stdout == "2\n"
+    kept = tmp_path / "state/frozen/checkpoints"
+    rarely = {"training": {**TRAINING, "checkpoint_every": 1000, "log_every": 1}}
+    command = [sys.executable, "-m", "tests.tasks.attempt", str(tmp_path), json.dumps(rarely)]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2]) as pipeline:
+        events = tmp_path / "events.jsonl"
+        _wait_until(lambda: events.exists() and '"done"' in events.read_text())
+        pipeline.send_signal(signal.SIGTERM)
+        assert pipeline.wait(60) == 0
+    last = json.loads(events.read_text().splitlines()[-1])
+    assert (last["event"], last["error"]) == ("failed", "PermanentError")
+    assert "told to stop" in last["text"]
+    [checkpoint] = kept.iterdir()
+    assert find_damage(checkpoint) is None
+    assert 0 < step_of(checkpoint) < 40
+    steps = list[int]()
+    work = Work.local(tmp_path, listen=lambda e: steps.append(e.values.get("done", 0)))
+    path = _train(_params(), work, _pairs(tmp_path))
+    assert min(step for step in steps if step) > step_of(checkpoint)
+    assert {step: loss for step, loss in _curve(work).items() if step in whole.curve} == whole.curve
+    for name, value in load_file(path).items():
+        np.testing.assert_array_equal(value, whole.weights[name])
 
 
 def test_several_processes_train_together(tmp_path: Path) -> None:
