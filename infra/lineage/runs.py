@@ -28,6 +28,7 @@ ROLE = "tapir.role"
 _PARAMS = 100  # MLflow's limits of one batch
 _METRICS = 1000
 _SHEETS = (".png", ".html")  # units of an evaluation that people look at
+_TRACES = "trace.json.gz"  # side units of trainings
 
 Entry = Mapping[str, Any]  # a value of a metric: name, value, step
 
@@ -128,7 +129,7 @@ class Runs:
         entries = self._missing(run, [*metrics, *totals], present.data.metrics)
         self.log_metrics(run, entries, manifest.run.ended)
         self._log_datasets(run, manifest)
-        self._log_sheets(run, manifest)
+        self._log_files(run, manifest)
         self.end(run, "FINISHED", manifest.run.ended)
 
     def log_params(
@@ -199,19 +200,21 @@ class Runs:
         ]
         self.client.log_inputs(run, found)
 
-    def _log_sheets(self, run: str, manifest: Manifest) -> None:
+    def _log_files(self, run: str, manifest: Manifest) -> None:
+        """What people look at: sheets of an evaluation, the trace of a training."""
         units = [
-            unit
+            (unit, "sheets")
             for output in manifest.outputs.values()
             if output.kind == "evaluation"
             for unit in output.units
             if unit.name.endswith(_SHEETS)
         ]
+        units += [(unit, "traces") for unit in manifest.side if unit.name.endswith(_TRACES)]
         with tempfile.TemporaryDirectory() as folder:
-            for unit in units:
+            for unit, place in units:
                 fetched = self._store.fetch(unit, Path(folder) / "fetched")
                 named = fetched.rename(Path(folder) / unit.name)
-                self.client.log_artifact(run, str(named), "sheets")
+                self.client.log_artifact(run, str(named), place)
 
 
 def _parts(items: list[Any], size: int) -> Iterator[list[Any]]:

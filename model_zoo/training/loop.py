@@ -20,7 +20,7 @@ import torch
 from model_zoo.training import checkpoints
 from model_zoo.training.config import PlateauConfig, RunConfig, TrainingConfig
 from model_zoo.training.ema import Average
-from model_zoo.training.engines import Engine
+from model_zoo.training.engine import Engine
 from model_zoo.training.fragments import Blocks
 from model_zoo.training.order import Order
 from model_zoo.training.processes import Processes
@@ -109,7 +109,7 @@ class Training:
         loss, metrics = self._loss(batch)
         mean, stopping, means = self._agree(loss, metrics)
         if not math.isfinite(mean):
-            found = find_unsound(self.recipe.network, lambda: self._loss(batch))
+            found = find_unsound(self.recipe.network, lambda: self._loss(batch), self.processes)
             raise self._diverged(f"the loss is {mean}", found)
         rate = learning_rate(self.run.training, self.step)
         if self.plateau is not None:

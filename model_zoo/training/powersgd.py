@@ -7,7 +7,9 @@ Vogels et al., arXiv 1905.13727). A matrix G of a residual block goes as two fac
     E += G;  P = orthogonal(mean(E Q));  F = mean(E' P);  G = P F';  E -= G
 
 E is the error buffer, into which the gradient is added, so that what one update leaves out the
-next ones make up for. Q is drawn once and stays, as in the paper, or is the last F (warm start).
+next ones make up for. Q is drawn once and stays, as in the paper, or is the last F (warm start). A
+fixed Q makes up for it only as gradients change: after an update the mean of E Q is zero, so that a
+gradient that stayed the same would go on being seen through the same columns.
 Gains, biases, embeddings, output matrices and the ragged ends of fragments go uncompressed in fp32.
 
 A matrix that is cut among m processes has m pieces, each of the same share of the rank.
@@ -43,7 +45,7 @@ class Shape(NamedTuple):
     def rank(self, whole: int) -> int:
         """Rank of this piece when the whole matrix has rank `whole`; 0 if it pays to send it plain.
 
-        Rounded up, so that no piece is left without any.
+        At least 1, so that no piece is left without any.
         """
         rank = max(1, round(whole * self.share))
         if rank >= min(self.rows, self.columns):
@@ -201,7 +203,7 @@ class Exchange:
 
     def _factor(self, piece: Piece, rank: int) -> Tensor:
         found = self.factors.get(piece.key)
-        if found is None or found.shape[1] != rank:
+        if found is None or found.shape != (piece.gradient.shape[1], rank):
             # By name: the counterparts on all machines draw the same.
             draw = torch.Generator().manual_seed(self.seed ^ zlib.crc32(piece.key.encode()))
             found = torch.randn(piece.gradient.shape[1], rank, generator=draw)
@@ -228,7 +230,7 @@ class _Mean:
         self.bytes = 0
         if not tensors:
             return
-        self.scales = self._agree(group, machines) if wire == "fp16" else None
+        self.scales = self._agree(group) if wire == "fp16" else None
         parts = [tensor / machines for tensor in tensors]
         if self.scales is not None:
             parts = [part * scale for part, scale in zip(parts, self.scales, strict=True)]
@@ -236,13 +238,15 @@ class _Mean:
         self.bytes += self.flat.numel() * self.flat.element_size()
         self.work = dist.all_reduce(self.flat, group=group, async_op=True)
 
-    def _agree(self, group: dist.ProcessGroup | None, machines: int) -> Tensor:
-        """A power of two for each tensor that brings the sum over machines below fp16's end."""
-        largest = torch.stack([tensor.abs().amax() for tensor in self.tensors])
+    def _agree(self, group: dist.ProcessGroup | None) -> list[Tensor]:
+        """A power of two for each matrix that brings the sum over machines below fp16's end."""
+        found = [tensor.abs().amax((-2, -1), keepdim=True) for tensor in self.tensors]
+        largest = torch.cat([one.view(-1) for one in found])
         dist.all_reduce(largest, dist.ReduceOp.MAX, group=group)
         self.bytes += largest.numel() * largest.element_size()
         exponent = torch.floor(torch.log2(_HALF_MOST / largest.clamp_min(2.0**-100)))
-        return torch.exp2(exponent.clamp(-100, 100))
+        scales = torch.exp2(exponent.clamp(-100, 100)).split([one.numel() for one in found])
+        return [scale.view(one.shape) for scale, one in zip(scales, found, strict=True)]
 
     def wait(self) -> list[Tensor]:
         """The means, fp32."""

@@ -74,7 +74,10 @@ class Norm(nn.LayerNorm):
 
 
 class Residual(nn.Module, Generic[Branch]):
-    """x + branch(x), where branch begins with a `Norm` and runs in `dtype`; x stays as it is."""
+    """x + branch(x), where branch begins with a `Norm` and runs in `dtype`; x stays as it is.
+
+    A branch draws no random numbers: recomputed, it would draw others.
+    """
 
     branch: Branch
     scale: Tensor | None
@@ -99,9 +102,10 @@ class Residual(nn.Module, Generic[Branch]):
     def _run(self, x: Tensor, *rest: Any) -> Tensor:
         if not self.recompute or not torch.is_grad_enabled():
             return self.branch(x, *rest)
-        # Reentrant: DeepSpeed's hooks gather sharded weights for the second forward pass only so.
+        # Reentrant: DeepSpeed's hooks gather sharded weights for the second forward pass only so;
+        # but that needs an input with a gradient, which a network's first block may lack.
         result: Tensor = checkpoint(
-            self.branch, x, *rest, use_reentrant=True, preserve_rng_state=False
+            self.branch, x, *rest, use_reentrant=x.requires_grad, preserve_rng_state=False
         )
         return result
 

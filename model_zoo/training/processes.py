@@ -76,6 +76,13 @@ class Processes:
             numbers /= self.size
         return [float(number) for number in numbers]
 
+    def least(self, value: int) -> int:
+        """The smallest of all processes' numbers."""
+        box = torch.tensor([value], device=self.device)
+        if self.size > 1:
+            dist.all_reduce(box, dist.ReduceOp.MIN)
+        return int(box.item())
+
     def another_group(self) -> dist.ProcessGroup:
         """All processes once more, for a thread that must not wait for the others' turn."""
         return self._own_group([range(self.size)])

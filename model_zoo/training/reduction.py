@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from model_zoo.training.engines import Engine
+from model_zoo.training.engine import Engine
 from model_zoo.training.fragments import Blocks
 from model_zoo.training.powersgd import Exchange
 from model_zoo.training.processes import Processes
@@ -120,7 +120,7 @@ class Reduction:
 
     def _unscale(self, names: Sequence[str], gradients: Mapping[int, Tensor]) -> set[str]:
         """Take the scales out; the blocks that overflowed somewhere are zero afterwards."""
-        if self.scales is None:
+        if self.scales is None or not names:
             return set()
         by_block = {name: [gradients[one] for one in self._numbers[name]] for name in names}
         finite = torch.stack([self._squares(own) for own in by_block.values()])

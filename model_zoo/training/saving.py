@@ -23,8 +23,8 @@ from torch import Tensor
 
 from model_zoo.training import checkpoints
 from model_zoo.training.ema import Average
-from model_zoo.training.engines import Engine
-from model_zoo.training.fragments import Blocks
+from model_zoo.training.engine import Engine
+from model_zoo.training.fragments import Blocks, Fragment
 from model_zoo.training.moments import MOMENTS
 from model_zoo.training.powersgd import Exchange
 from model_zoo.training.processes import Processes
@@ -81,15 +81,21 @@ class Keeper:
         """Continue with the tensors of a checkpoint that `machines` machines wrote."""
         shards = Shards(folder.glob("shard-*.safetensors"))
         optimizer = self.engine.optimizer
+        homes: dict[Tensor, list[Fragment]] = {}
         with torch.no_grad():
             for number, one in enumerate(self.engine.fragments):
+                homes.setdefault(one.home, []).append(one)
                 one.weight.copy_(shards.read(WEIGHT, one))
-                for name in MOMENTS:
-                    values = shards.read(name, one).to(one.home.device)
-                    optimizer.write(one.home, name, (one.offset, one.numel), values)
-                optimizer.moments_of(one.home)["step"] = step
                 if self.average:
                     self.average.values[number].copy_(shards.read(AVERAGE, one))
+            for home, fragments in homes.items():
+                optimizer.moments_of(home)["step"] = step
+                for name in MOMENTS:
+                    # At once: numbers in 8 bits share a scale with their neighbours.
+                    values = torch.zeros(home.numel(), device=home.device)
+                    for one in fragments:
+                        one.of(values).copy_(shards.read(name, one))
+                    optimizer.write(home, name, (0, len(values)), values)
         self.engine.publish()
         self._load_errors(folder, machines)
         self._load_factors(folder)

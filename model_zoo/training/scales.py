@@ -49,23 +49,24 @@ class Scales:
     def __post_init__(self) -> None:
         self.blocks = residual_blocks(self.network)
         self.scales = {name: Scale() for name in self.blocks}
-        self._tell()
+        for name in self.blocks:
+            self._tell(name)
 
     def unscale(self, gradients: Mapping[str, Sequence[Tensor]], overflowed: set[str]) -> None:
         """Divide blocks' gradients by their scales, clear those that overflowed, and adapt.
 
         Args:
-            gradients: this process's parts of the gradients of each block's parameters.
+            gradients: this process's parts of the gradients of each block's parameters; the scales
+                of other blocks stay as they are.
             overflowed: the blocks in whose gradients some process found what is not finite.
         """
-        for name, scale in self.scales.items():
-            own = list(gradients.get(name, ()))
+        for name, own in gradients.items():
             if own and name in overflowed:
-                torch._foreach_zero_(own)
+                torch._foreach_zero_(list(own))
             elif own:
-                torch._foreach_div_(own, scale.value)
-            scale.adapt(name in overflowed)
-        self._tell()
+                torch._foreach_div_(list(own), self.scales[name].value)
+            self.scales[name].adapt(name in overflowed)
+            self._tell(name)
 
     def state(self) -> dict[str, list[float]]:
         """What a checkpoint keeps of them."""
@@ -74,9 +75,10 @@ class Scales:
     def restore(self, state: Mapping[str, Sequence[float]]) -> None:
         """Continue from what `state` gave."""
         self.scales = {name: Scale(value, int(since)) for name, (value, since) in state.items()}
-        self._tell()
+        for name in self.blocks:
+            self._tell(name)
 
-    def _tell(self) -> None:
-        for name, block in self.blocks.items():
-            device = next(block.parameters()).device
-            block.scale = torch.tensor(self.scales[name].value, device=device)
+    def _tell(self, name: str) -> None:
+        block = self.blocks[name]
+        device = next(block.parameters()).device
+        block.scale = torch.tensor(self.scales[name].value, device=device)

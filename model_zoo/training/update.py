@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from model_zoo.training.config import CompressionConfig, TrainingConfig
-from model_zoo.training.engines import Engine
+from model_zoo.training.engine import Engine
 from model_zoo.training.fragments import Blocks
 from model_zoo.training.optimizer import set_learning_rate
 from model_zoo.training.powersgd import Exchange, Shape, choose_rank

@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from model_zoo.training.config import Precision
 from model_zoo.training.precision import TYPES, residual_blocks
+from model_zoo.training.processes import Processes
 from model_zoo.training.scales import Scales
 from model_zoo.training.update import Updated
 
@@ -105,26 +106,29 @@ def counting_flops(watch: Watch) -> Iterator[None]:
     watch.flops = 3.0 * counter.get_total_flops()
 
 
-def find_unsound(network: nn.Module, forward: Callable[[], object]) -> str:
-    """The first residual block whose output is not finite in a forward pass, in words."""
-    found: list[str] = []
+def find_unsound(network: nn.Module, forward: Callable[[], object], processes: Processes) -> str:
+    """The first residual block with an output, in any process, that is not finite; in words."""
+    names = list(residual_blocks(network))
+    found = [len(names)]
 
-    def look(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+    def look(number: int) -> Callable[[nn.Module, Any, Tensor], None]:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
             if not torch.isfinite(output).all():
-                found.append(name)
+                found.append(number)
 
         return hook
 
-    hooks = [b.register_forward_hook(look(n)) for n, b in residual_blocks(network).items()]
+    blocks = residual_blocks(network).values()
+    hooks = [block.register_forward_hook(look(number)) for number, block in enumerate(blocks)]
     try:
         with torch.no_grad():
             forward()
     finally:
         for hook in hooks:
             hook.remove()
-    if found:
-        return f"the first block with an output that is not finite is {found[0]}"
+    first = processes.least(min(found))
+    if first < len(names):
+        return f"the first block with an output that is not finite is {names[first]}"
     return "every residual block's output is finite"
 
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from model_zoo.training.config import RunConfig
-from model_zoo.training.engines import build_engine
+from model_zoo.training.engine import build_engine
 from model_zoo.training.fragments import Blocks
 from model_zoo.training.loop import Training
 from model_zoo.training.order import Order

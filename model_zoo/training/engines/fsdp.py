@@ -17,7 +17,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
 from model_zoo.training.config import TrainingConfig
-from model_zoo.training.engines import Arrive, Loss
+from model_zoo.training.engine import Arrive, Loss
 from model_zoo.training.fragments import Fragment, flat_gradient
 from model_zoo.training.optimizer import build_optimizer
 from model_zoo.training.precision import Linear, residual_blocks

@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from model_zoo.training.engines import Arrive, Loss
+from model_zoo.training.engine import Arrive, Loss
 from model_zoo.training.fragments import Fragment, flat_gradient
 from model_zoo.training.optimizer import AdamW
 from model_zoo.training.processes import Processes

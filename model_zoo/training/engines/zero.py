@@ -25,7 +25,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from model_zoo.training.config import TrainingConfig
-from model_zoo.training.engines import Arrive, Loss
+from model_zoo.training.engine import Arrive, Loss
 from model_zoo.training.fragments import Fragment
 from model_zoo.training.optimizer import AdamW
 from model_zoo.training.processes import Processes

@@ -2,26 +2,14 @@
 
 import hashlib
 import json
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from model_zoo.dalle import build_recipe
 from model_zoo.training import checkpoints
-from model_zoo.training.config import TrainingConfig
-from model_zoo.training.ema import Average
-from model_zoo.training.engines.plain import PlainEngine
-from model_zoo.training.fragments import Blocks
-from model_zoo.training.optimizer import build_optimizer
-from model_zoo.training.powersgd import Exchange
-from model_zoo.training.processes import Processes
-from model_zoo.training.saving import Keeper, Writer
-from model_zoo.training.shards import Shards
-from tests.model_zoo.training.conftest import SIZES
 
 
 def _save(folder: Path, step: int) -> Path:
@@ -149,18 +137,6 @@ def test_one_made_again_after_a_restart_replaces_the_first(tmp_path: Path) -> No
     assert checkpoints.read_state(tmp_path / "step-0000005") == {"loss": 2.0}
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of one megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("a small disk can be mounted by root only")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 def _write_much(path: Path) -> None:
     path.write_bytes(bytes(2 << 20))
 
@@ -197,39 +173,3 @@ def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
     ):
         absent.write_bytes(b"")
     assert checkpoints.unfinished(tmp_path, 5).is_dir()
-
-
-def test_a_writer_without_room_says_so_and_leaves_the_checkpoint_before(small_disk: Path) -> None:
-    with Processes() as processes:
-        writer = Writer(small_disk, processes, keep=2, keep_best=0)
-        writer.start(1, {"shard.safetensors": {"w": torch.ones(3)}}, {"loss": 1.0})
-        writer.settle()
-        writer.start(2, {"shard.safetensors": {"w": torch.zeros(1 << 19)}}, {"loss": 1.0})
-        with pytest.raises(ValueError, match=r"update 2: the disk is full .* from update 1$"):
-            writer.settle()
-    assert [path.name for path in small_disk.iterdir()] == ["step-0000001"]
-    assert load_file(small_disk / "step-0000001/shard.safetensors")["w"].tolist() == [1] * 3
-
-
-def test_what_changes_while_it_is_being_written_is_not_in_it(tmp_path: Path) -> None:
-    """The writer's thread has copies: the training goes on meanwhile."""
-    with Processes() as processes:
-        recipe = build_recipe(SIZES)
-        config = TrainingConfig(steps=10, batch_size=4, learning_rate=1e-2)
-        engine = PlainEngine(recipe, processes, build_optimizer(recipe, config))
-        blocks, exchange = Blocks.find(recipe.network), Exchange(None, 1)
-        keeper = Keeper(engine, processes, blocks, exchange, Average(engine.fragments, 0.9))
-        before = {name: p.detach().clone() for name, p in recipe.network.named_parameters()}
-        writer = Writer(tmp_path, processes, keep=2, keep_best=0)
-        files = keeper.files()
-        for parameter in recipe.network.parameters():
-            parameter.data.zero_()
-        writer.start(3, files, {})
-        writer.settle()
-        assert writer.pending is None and writer.done
-    (path,) = (tmp_path / "step-0000003").glob("shard-*")
-    shards = Shards([path])
-    for name, value in before.items():
-        assert torch.equal(shards.whole("weight", name, value.shape), value)
-        assert torch.equal(shards.whole("average", name, value.shape), value)
-        assert not shards.whole("exp_avg_sq", name, value.shape).any()

@@ -1,4 +1,4 @@
-"""All engines, precisions and numbers of processes learn the same (four processes, two machines)."""
+"""All engines and precisions learn the same, on one process and on four as two machines."""
 
 from __future__ import annotations
 

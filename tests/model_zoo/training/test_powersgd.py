@@ -4,9 +4,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,14 +57,13 @@ def _reference(name: str, q: np.ndarray, warm: bool) -> list[tuple[np.ndarray, l
     errors = [np.zeros(PARTS[name].shape) for _ in range(MACHINES)]
     updates = []
     for update in range(UPDATES):
-        for machine, error in enumerate(errors):
-            error += gradient(name, machine, update)
+        errors = [error + gradient(name, m, update) for m, error in enumerate(errors)]
         p = sum(error @ q for error in errors) / MACHINES
         p, _ = np.linalg.qr(p)
         factor = sum(error.T @ p for error in errors) / MACHINES
         mean = p @ factor.T
         errors = [error - mean for error in errors]
-        updates.append((mean, [error.copy() for error in errors]))
+        updates.append((mean, errors))
         q = factor if warm else q
     return updates
 
@@ -136,8 +133,8 @@ def test_q_stays_as_drawn_or_is_the_last_factor(exchanged: Found) -> None:
 def test_bytes_sent_are_those_of_the_closed_form(exchanged: Found, case: str, width: int) -> None:
     rest = sum(np.prod(PARTS[name].shape) for name in PARTS.keys() - RANKS.keys())
     factors = sum(rank * sum(PARTS[name].shape) for name, rank in RANKS.items())
-    # In fp16 the bundles of three shapes agree on a scale for each of their two products.
-    scales = 3 * 2 * 4 if case == "fp16" else 0
+    # In fp16 each of the four matrices has a scale of its own for either product.
+    scales = 4 * 2 * 4 if case == "fp16" else 0
     for found in exchanged[case]:
         assert found["sent"] == UPDATES * (4 * rest + width * factors + scales)
         assert found["plain"] == UPDATES * 4 * sum(np.prod(part.shape) for part in PARTS.values())
@@ -158,29 +155,22 @@ def test_one_machine_exchanges_nothing() -> None:
     assert not exchange.errors
 
 
-@pytest.fixture(scope="module")
-def alone() -> Iterator[Processes]:
-    """The only process."""
-    with Processes() as processes:
-        yield processes
-
-
-def test_a_gradient_of_low_rank_comes_back_as_it_was(alone: Processes) -> None:
+def test_a_gradient_of_low_rank_comes_back_as_it_was(processes: Processes) -> None:
     draw = torch.Generator().manual_seed(0)
     wanted = torch.randn(30, 3, generator=draw) @ torch.randn(3, 20, generator=draw)
     found = wanted.clone()
-    exchange = Exchange(alone.alone, 1, rank=3)
+    exchange = Exchange(processes.alone, 1, rank=3)
     exchange.average([Piece("w", "block", found, 1.0)])
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
     assert exchange.errors["w"].norm() < 1e-4 * wanted.norm()
 
 
-def test_the_same_gradient_over_and_over_is_made_up_for(alone: Processes) -> None:
+def test_the_same_gradient_over_and_over_is_made_up_for(processes: Processes) -> None:
     """The mean of what is applied tends to the gradient. (With Q fixed it does not: E Q is zero
     after each update, so that P changes only as far as the gradient does.)"""
     draw = torch.Generator().manual_seed(0)
     wanted = torch.randn(12, 10, generator=draw)
-    exchange = Exchange(alone.alone, 1, rank=3, warm_start=True)
+    exchange = Exchange(processes.alone, 1, rank=3, warm_start=True)
     total = torch.zeros_like(wanted)
     distances = []
     for update in range(1, 101):
@@ -191,9 +181,9 @@ def test_the_same_gradient_over_and_over_is_made_up_for(alone: Processes) -> Non
     assert distances[-1] < 0.1
 
 
-def test_zeros_and_huge_numbers_pass_in_fp16(alone: Processes) -> None:
+def test_zeros_and_huge_numbers_pass_in_fp16(processes: Processes) -> None:
     draw = torch.Generator().manual_seed(0)
-    exchange = Exchange(alone.alone, 1, rank=4, wire="fp16")
+    exchange = Exchange(processes.alone, 1, rank=4, wire="fp16")
     huge = 1e20 * torch.randn(9, 4, generator=draw) @ torch.randn(4, 9, generator=draw)
     wanted = huge.clone()
     zeros, tiny = torch.zeros(9, 9), 1e-20 * wanted / 1e20
@@ -204,6 +194,26 @@ def test_zeros_and_huge_numbers_pass_in_fp16(alone: Processes) -> None:
     assert not zeros.any()
     assert (huge - wanted).norm() < 0.01 * wanted.norm()
     assert (tiny - small).norm() < 0.01 * small.norm()
+
+
+def test_a_small_gradient_passes_in_fp16_beside_a_large_one_of_its_shape(
+    processes: Processes,
+) -> None:
+    draw = torch.Generator().manual_seed(0)
+    large = torch.randn(9, 3, generator=draw) @ torch.randn(3, 8, generator=draw)
+    small = 2.0**-35 * large
+    wanted = small.clone()
+    exchange = Exchange(processes.alone, 1, rank=3, wire="fp16")
+    exchange.average([Piece("one", "one", large, 1.0), Piece("other", "other", small, 1.0)])
+    assert (small - wanted).norm() < 0.01 * wanted.norm()
+
+
+def test_a_factor_of_another_width_is_drawn_anew(processes: Processes) -> None:
+    """After a resume on twice as many processes, where both have rank 1, the least there is."""
+    exchange = Exchange(processes.alone, 1, rank=2, warm_start=True)
+    for columns in (8, 4):
+        exchange.average([Piece("w@0/0", "block", torch.randn(16, columns), columns / 16)])
+        exchange.errors.clear()  # which are cut anew as the fragments are
 
 
 def test_orthogonal_is_the_q_of_numpy_up_to_signs() -> None:
@@ -227,6 +237,14 @@ def test_matrices_of_lower_rank_give_orthonormal_columns_too(lower: int, scale: 
     torch.testing.assert_close(found.T @ found, torch.eye(5), atol=1e-5, rtol=0)
     # What the matrix spans is among them.
     torch.testing.assert_close(found @ (found.T @ matrix), matrix, rtol=0, atol=1e-4 * scale)
+
+
+def test_a_millionth_of_the_identity_chooses_the_columns_that_a_matrix_leaves_open() -> None:
+    first = torch.tensor([3.0, 1.0, -2.0, 5.0])
+    found = orthogonal(torch.stack([first, torch.zeros(4), torch.zeros(4)], dim=1)).numpy()
+    wanted, _ = np.linalg.qr(np.stack([first.numpy(), *np.eye(4)[1:3]], axis=1))
+    signs = np.sign((found * wanted).sum(0))
+    np.testing.assert_allclose(found * signs, wanted, atol=1e-5)
 
 
 def test_a_piece_has_its_share_of_the_rank_and_at_least_one() -> None:
@@ -303,10 +321,10 @@ def test_the_saving_of_a_layer_is_the_paper_s(width: int, heads: int, rank: int)
 
 @pytest.mark.parametrize("shards", [2, 4])
 def test_what_is_sent_of_a_layer_is_what_the_closed_form_says(
-    alone: Processes, shards: int
+    processes: Processes, shards: int
 ) -> None:
     width, rank = 64, 16
-    exchange = Exchange(alone.alone, 1, rank=rank)
+    exchange = Exchange(processes.alone, 1, rank=rank)
     pieces = [
         piece._replace(gradient=torch.randn(piece.gradient.shape))
         for piece in _pieces(width, 4, shards, 1)

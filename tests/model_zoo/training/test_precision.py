@@ -82,6 +82,13 @@ def test_recomputing_gives_the_same_gradients_to_the_bit(precision: str, scaled:
         assert one is not None and other is not None and torch.equal(one, other)
 
 
+def test_a_block_that_begins_the_network_learns_when_it_is_recomputed() -> None:
+    block = _network()[1]
+    block.recompute = True
+    block(torch.randn(5, 8)).square().mean().requires_grad_().backward()
+    assert all(p.grad is not None for p in block.parameters())
+
+
 def test_recomputing_keeps_less_for_the_backward_pass() -> None:
     kept = []
     for recompute in (False, True):

@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from model_zoo.dalle import DalleConfig, DalleRecipe
 from model_zoo.sizes import dalle_size
 from model_zoo.training.precision import Norm, Residual, set_precision, set_recompute
+from model_zoo.training.processes import Processes
 from model_zoo.training.scales import Scales
 from model_zoo.training.update import OUTSIDE, Updated
 from model_zoo.training.watch import (
@@ -45,7 +46,7 @@ def _network(*values: float) -> nn.Sequential:
     return nn.Sequential(*(Residual(nn.Sequential(Norm(4), _Spoil(value))) for value in values))
 
 
-def test_the_first_block_that_is_not_finite_is_named() -> None:
+def test_the_first_block_that_is_not_finite_is_named(processes: Processes) -> None:
     x = torch.randn(2, 4)
     for values, wanted in (
         ((1.0, math.inf, 1.0, math.nan), "the first block with an output that is not finite is 1"),
@@ -53,18 +54,18 @@ def test_the_first_block_that_is_not_finite_is_named() -> None:
         ((1.0, 1.0), "every residual block's output is finite"),
     ):
         network = _network(*values)
-        assert find_unsound(network, lambda network=network: network(x)) == wanted
+        assert find_unsound(network, lambda network=network: network(x), processes) == wanted
         assert not any(block._forward_hooks for block in network)
 
 
-def test_a_forward_pass_that_fails_leaves_no_hooks() -> None:
+def test_a_forward_pass_that_fails_leaves_no_hooks(processes: Processes) -> None:
     network = _network(1.0)
 
     def forward() -> object:
         raise RuntimeError("no such batch")
 
     with pytest.raises(RuntimeError, match="no such batch"):
-        find_unsound(network, forward)
+        find_unsound(network, forward, processes)
     assert not network[0]._forward_hooks
 
 

@@ -1,5 +1,6 @@
 """The worker as a process: killed, stopped, damaged, spread, and given what cannot be trained."""
 
+import gzip
 import json
 import os
 import signal
@@ -14,7 +15,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from model_zoo.training.checkpoints import complete_checkpoints
+from model_zoo.training.config import TRACE
 from model_zoo.training.loop import Diverged
+from model_zoo.training.processes import Processes
 from model_zoo.weights import load_network
 from tests.model_zoo.training.conftest import ROOT, Run
 
@@ -37,9 +40,14 @@ def test_what_a_run_leaves_behind(deepspeed_run: Run) -> None:
     lines = [json.loads(line) for line in deepspeed_run.progress.read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 13))
     assert set(lines[0]) == {"step", "loss", "metrics", "tokens_per_second", "time"}
+    blocks = [f"layers.{n}.{half}" for n in (0, 1) for half in ("attention", "feedforward")]
     assert set(lines[0]["metrics"]) == {
-        "text_loss", "image_loss", "learning_rate", "gradient_norm"
+        "text_loss", "image_loss", "learning_rate", "gradient_norm", "loader_share", "memory_gb",
+        "cores", "utilisation", "norm/outside", *(f"norm/{block}" for block in blocks),
     }  # fmt: skip
+    norms = [lines[5]["metrics"][f"norm/{name}"] for name in ["outside", *blocks]]
+    assert lines[5]["metrics"]["gradient_norm"] == pytest.approx(np.linalg.norm(norms))
+    assert 0 < lines[5]["metrics"]["utilisation"] < 1
     assert lines[-1]["loss"] < lines[0]["loss"]
     assert [path.name for path in complete_checkpoints(deepspeed_run.checkpoints)] == [
         "step-0000008", "step-0000012"
@@ -73,10 +81,12 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_used(
     run = Run(tmp_path)
     subprocess.run(["cp", "-r", deepspeed_run.checkpoints, tmp_path], check=True)
     run.progress.write_text(deepspeed_run.progress.read_text())
-    state = max((run.checkpoints / "step-0000012").rglob("*.pt"), key=lambda p: p.stat().st_size)
-    state.write_bytes(state.read_bytes()[:-1] + b"x")
+    shard = run.checkpoints / "step-0000012" / "shard-00000.safetensors"
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
     said = run.finish()
-    assert f"checkpoint step-0000012 is refused: deepspeed/{state.name} is not what" in said
+    assert "checkpoint step-0000012 is refused: shard-00000.safetensors is not what" in said
     _assert_same_end(run, deepspeed_run)
 
 
@@ -116,7 +126,9 @@ def test_a_loss_that_is_no_number_stops_with_the_update_named(tmp_path: Path) ->
     with pytest.raises(Diverged, match=r"update \d+: the (loss|gradient) is (nan|inf)") as stopped:
         run.train_here()
     done = max(run.losses())
-    assert f"update {done + 1}: " in str(stopped.value)
+    said = str(stopped.value)
+    assert f"update {done + 1}: " in said
+    assert "layers." in said and "samples row " in said and "codes.safetensors" in said
     assert not run.output.exists()
     assert max(path.name for path in complete_checkpoints(run.checkpoints)) == f"step-{done:07d}"
 
@@ -140,6 +152,52 @@ def test_the_default_engine_goes_through_deepspeed(
     assert "engine" not in json.loads(run.path.read_text())["training"]
     with pytest.raises(RuntimeError, match="initialize was called at stage .*'stage': 2"):
         run.train_here()
+
+
+def test_what_it_needs_and_lacks_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(tmp_path)
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    with pytest.raises(ValueError, match="deepspeed cannot be imported .* declare `engine: fsdp`"):
+        run.train_here()
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(ValueError, match="machines: 3 processes do not divide among 2 machines"):
+        Processes(machines=2)
+
+
+def test_a_rank_that_saves_nothing_is_refused(tmp_path: Path) -> None:
+    run = Run(tmp_path, engine="torch", compression={"rank": 16})
+    run.path.write_text(json.dumps({**json.loads(run.path.read_text()), "machines": 2}))
+    with run.start(processes=2) as process:
+        said, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "compression.rank: 16 saves nothing with these matrices" in said
+
+
+def test_a_few_updates_can_be_traced(tmp_path: Path) -> None:
+    run = Run(tmp_path, engine="torch", profile=2)
+    assert run.train_here() == 0
+    trace = json.loads(gzip.decompress((tmp_path / TRACE).read_bytes()))
+    assert any("addmm" in event.get("name", "") for event in trace["traceEvents"])
+
+
+def test_a_full_disk_ends_it_with_a_sentence_and_the_last_checkpoint_stays(tmp_path: Path) -> None:
+    run = Run(tmp_path, engine="torch", steps=8)
+    assert run.train_here() == 0
+    size = sum(p.stat().st_size for p in run.checkpoints.rglob("*") if p.is_file())
+    other = Run(tmp_path / "small", engine="torch", steps=40)
+    other.checkpoints.mkdir()
+    room = ["mount", "-t", "tmpfs", "-o", f"size={int(size * 0.8)}", "none", other.checkpoints]
+    if subprocess.run(room, capture_output=True, check=False).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    try:
+        with pytest.raises(
+            ValueError, match=r"checkpoint of update 8: the disk is full \(.*GB free"
+        ) as full:
+            other.train_here()
+        assert "goes on from update 4" in str(full.value)
+        assert [path.name for path in complete_checkpoints(other.checkpoints)] == ["step-0000004"]
+    finally:
+        subprocess.run(["umount", other.checkpoints], check=True)
 
 
 PARENT = """
