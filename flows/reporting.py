@@ -13,7 +13,9 @@ from typing import Any
 import pyarrow.parquet as pq
 from PIL import Image
 
+from flows.alternatives import generators, votes
 from flows.declaration import BoundPipeline
+from flows.rivals import contests
 from infra.demo_web.access_log import LOG_FILE, read_log, violations
 from infra.demo_web.truth import read_truth, score_pipeline
 from infra.environment import Environment
@@ -64,17 +66,27 @@ def gather(
     manifests = {name: manifest for name, manifest in found.items() if manifest}
     sheets, tables = _evaluations(manifests, store, folder)
     truth = _truth(pipeline, manifests, store, environment, folder)
+    curves = tuple(_curves(manifests, store, folder))
     return Content(
         pipeline=pipeline.name,
         machine=machine(),
         sheets=sheets,
-        tables=(*tables, *truth),
+        tables=(
+            *votes(manifests, store, environment, folder),
+            *generators(pipeline.name, manifests, store, folder),
+            *tables,
+            *truth,
+        ),
+        contests=tuple(contests(pipeline, manifests, store, environment, folder)),
         funnel=tuple(_funnel(manifests, store, folder)),
         counts=tuple(_counts(manifests)),
-        curves=tuple(_curves(manifests, store, folder)),
+        curves=curves,
         stages=tuple(_stage_row(manifest) for manifest in manifests.values()),
         graph=tuple(_node(manifest) for manifest in manifests.values()),
-        notes=(f"{len(manifests)} of {len(pipeline.stages)} stages are made.",),
+        notes=(
+            f"{len(manifests)} of {len(pipeline.stages)} stages are made.",
+            *_collapses(curves),
+        ),
     )
 
 
@@ -256,6 +268,21 @@ def _curves(manifests: Manifests, store: Store, folder: Path) -> Iterable[Curve]
             if len(points) > 1:
                 every = max(1, len(points) // _POINTS)
                 yield Curve(manifest.stage, name, tuple(points[::every]))
+
+
+def _collapses(curves: Iterable[Curve]) -> Iterable[str]:
+    """Says of each training whose codes no longer told pictures apart that it was so, and when."""
+    for curve in curves:
+        steps = [step for step, value in curve.points if value]
+        if curve.name != "codebook_collapsed" or not steps:
+            continue
+        if curve.points[-1][1]:
+            yield (
+                f"{curve.stage}: its codebook has collapsed: nearly all codes of a picture are the"
+                " same few, so nothing that is trained on them can draw."
+            )
+        else:
+            yield f"{curve.stage}: its codebook was collapsed up to update {steps[-1]}."
 
 
 def _stage_row(manifest: Manifest) -> StageRow:

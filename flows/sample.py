@@ -20,10 +20,13 @@ def sample(
     keep: int = 4,
     seed: int = 0,
     output: str = "samples",
+    partial: bool = False,
     home: str = ".tapir",
     store: str = "",
 ) -> dict[str, Any]:
     """Draw, rank and keep the best; paths and scores of the pictures, and the sheet's path."""
     environment = Environment(home=Path(home), store_url=store)
     opened = Store(environment.store_url)
-    return sample_pictures(opened, environment, model, prompt, candidates, keep, seed, Path(output))
+    return sample_pictures(
+        opened, environment, model, prompt, candidates, keep, seed, Path(output), partial=partial
+    )

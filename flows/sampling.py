@@ -17,7 +17,7 @@ from schemas.pipeline import nearest
 from tasks.candidates import sampling_of
 
 if TYPE_CHECKING:
-    from tasks.drawing import ModelFiles
+    from tasks.drawing import ModelFiles, Progress
     from tasks.given import Given
 
 _PARTS = {
@@ -48,15 +48,18 @@ def given_part(image: Path | None, rows: int | None, box: str | None) -> Given |
     return Given(image, rows, parse_box(box) if box is not None else None)
 
 
-def sample_pictures(
+def sample_pictures(  # noqa: PLR0913, PLR0917 - as the command's options
     store: Store, environment: Environment, model: str, prompt: str,
     candidates: int, keep: int, seed: int, output: Path, given: Given | None = None,
+    partial: bool = False, progress: Progress | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Draw a prompt; paths of the pictures kept, best first, and of the sheet.
 
     Args:
         model: `models:/NAME@ALIAS`, or the name of a pipeline whose models are made.
         given: what is kept of a picture; the rest is drawn.
+        partial: write the files anew as rows are drawn.
+        progress: is told how many rows are drawn, and of how many.
 
     Raises:
         PermanentError: if there is no such model.
@@ -67,7 +70,9 @@ def sample_pictures(
 
     with tempfile.TemporaryDirectory() as folder:
         files = model_files(store, environment, model, Path(folder))
-        paths = draw_to_folder(files, prompt, candidates, keep, seed, output, given)
+        paths = draw_to_folder(
+            files, prompt, candidates, keep, seed, output, given, partial, progress
+        )
     return {"pictures": [str(path) for path in paths[:-1]], "sheet": str(paths[-1])}
 
 

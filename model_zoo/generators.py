@@ -10,8 +10,9 @@ pictures.
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast, get_type_hints
@@ -38,6 +39,10 @@ class Sampling(Frozen):
     from the logits without the caption to those with it is gone. 1 is none, and half the work."""
 
 
+Watch = Callable[[Tensor], None]
+"""Is told all codes so far, int64 [P, C, h, w], -1 where none is drawn yet; what it was told stays.
+The tensor is the sampler's own, to be read before the call returns."""
+
 AS_IN_PAPER = Sampling()  # DALL-E samples at temperature 1 from all codes
 
 
@@ -46,11 +51,12 @@ class Sampler(Protocol):
 
     def __call__(
         self, network: nn.Module, tokens: Tensor, seeds: Tensor, sampling: Frozen,
-        given: Tensor | None = None,
+        given: Tensor | None = None, *, watch: Watch | None = ...,
     ) -> Tensor:  # fmt: skip
         """Draw; `sampling` is of the type that the sampler's own signature says.
 
         `given`: int64 [P, h, w], codes that stay as they are, -1 where one is to be drawn.
+        `watch` is called as the drawing goes on, and changes nothing; a sampler need not have it.
         """
         ...
 
@@ -65,7 +71,7 @@ class Generator:
 
     def draw(
         self, tokens: Tensor, seeds: Tensor, sampling: Frozen | None = None,
-        given: Tensor | None = None,
+        given: Tensor | None = None, watch: Watch | None = None,
     ) -> Tensor:  # fmt: skip
         """Codes int64 [P, C, h, w] for captions int [P, text_length] and seeds int64 [P, C].
 
@@ -75,13 +81,21 @@ class Generator:
             sampling: settings, of which those that were given count; None leaves all to the
                 generator's own defaults.
             given: int64 [P, h, w], codes that stay as they are, -1 where one is to be drawn.
+            watch: is told what is drawn so far, as often as the sampler has something new.
 
         Raises:
             ValueError: for a setting that is not one of this generator's.
         """
         declared = sampling.model_dump(exclude_unset=True) if sampling else {}
         settings = read_sampling(self.name, declared)
-        return _sampler(self.name)(self.network, tokens, seeds, settings, given)
+        sampler = _sampler(self.name)
+        if watch is None:
+            return sampler(self.network, tokens, seeds, settings, given)
+        if "watch" in inspect.signature(sampler).parameters:
+            return sampler(self.network, tokens, seeds, settings, given, watch=watch)
+        drawn = sampler(self.network, tokens, seeds, settings, given)
+        watch(drawn)  # all at once: this sampler has nothing to show before
+        return drawn
 
 
 def load_generator(path: Path, device: torch.device | str = "cpu") -> Generator:

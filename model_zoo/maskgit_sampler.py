@@ -16,13 +16,14 @@ Shapes: P prompts, C candidates of each, R = P·C rows, L caption positions, N =
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from model_zoo.draws import check_request, choose, known_codes, uniforms
-from model_zoo.generators import Sampling
+from model_zoo.draws import UNKNOWN, check_request, choose, known_codes, uniforms
+from model_zoo.generators import Sampling, Watch
 from model_zoo.maskgit import MASK, PADDING, Maskgit
 
 ROWS = 256
@@ -44,7 +45,7 @@ AS_PUBLISHED = MaskgitSampling()
 @torch.no_grad()
 def sample(
     network: Maskgit, tokens: Tensor, seeds: Tensor, sampling: MaskgitSampling = AS_PUBLISHED,
-    given: Tensor | None = None,
+    given: Tensor | None = None, watch: Watch | None = None,
 ) -> Tensor:  # fmt: skip
     """Codes, int64 [P, C, h, w], for captions and the seed of each candidate.
 
@@ -58,6 +59,8 @@ def sample(
         sampling: steps and choice temperature, beside what all generators know.
         given: int64 [P, h, w], codes that stay as they are, -1 where one is to be drawn; every code
             that is drawn is drawn in the knowledge of all of them (inpainting).
+        watch: is told all codes, int64 [P, C, h, w], -1 where not drawn yet, after each step. Codes
+            come wherever the network is surest, not row by row.
 
     Raises:
         ValueError: if captions, seeds or given codes are not of these shapes, or for guidance of a
@@ -68,19 +71,21 @@ def sample(
     grid = (config.grid_height, config.grid_width)
     known = known_codes(given, len(tokens), grid, config.image_vocabulary).flatten(1)
     rows = [one.repeat_interleave(seeds.shape[1], dim=0) for one in (tokens.long(), known)]
-    parts = [
-        _decode(network, texts.to(device), codes.to(device), of_rows, sampling)
-        for texts, codes, of_rows in zip(
-            *(one.split(ROWS) for one in (*rows, seeds.flatten())), strict=True
-        )
-    ]
-    return torch.cat(parts).to(seeds.device).view(*seeds.shape, *grid)
+    drawn = seeds.new_full((seeds.numel(), config.codes), UNKNOWN)
+    whole = drawn.view(*seeds.shape, *grid)
+    parts = (one.split(ROWS) for one in (*rows, seeds.flatten(), drawn))
+    for texts, codes, of_rows, target in zip(*parts, strict=True):
+        for step in _decode(network, texts.to(device), codes.to(device), of_rows, sampling):
+            target.copy_(step)
+            if watch:
+                watch(whole)
+    return whole
 
 
 def _decode(
     network: Maskgit, tokens: Tensor, codes: Tensor, seeds: Tensor, sampling: MaskgitSampling
-) -> Tensor:
-    """Codes int64 [R, N] of rows in which MASK stands where they are to be drawn."""
+) -> Iterator[Tensor]:
+    """Codes int64 [R, N] after each step; MASK stands where they are to be drawn."""
     numbers = uniforms(seeds, sampling.steps, 2, codes.shape[1]).to(codes.device)
     start = (codes == MASK).sum(dim=1)
     for step in range(sampling.steps):
@@ -94,7 +99,7 @@ def _decode(
         order = confidence.masked_fill(~masked, torch.inf).argsort(dim=1, stable=True)
         place = order.argsort(dim=1)
         codes = chosen.where(masked, codes).masked_fill(place < left[:, None], MASK)
-    return codes
+        yield codes
 
 
 def masked_after(step: int, steps: int, start: Tensor, masked: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ before the image, N = h·w codes, A heads, E = width / A.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -18,13 +18,12 @@ from torch import Tensor
 
 from model_zoo.dalle import PADDING, Dalle
 from model_zoo.draws import UNKNOWN, check_request, choose, known_codes, uniforms
-from model_zoo.generators import AS_IN_PAPER, Sampling
+from model_zoo.generators import AS_IN_PAPER, Sampling, Watch
 from model_zoo.transformer import Layer
 
 ROWS = 512
 """Rows that go through the network together: 64 take twice as long a row, and more more memory."""
 
-Watch = Callable[[Tensor], None]
 # What an index of cached codes may be: a run of them (read in place), or any of them (copied).
 Places = slice | Tensor
 

@@ -7,7 +7,7 @@ do the same in two steps, and give the same pictures for the same seeds.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,10 @@ from tasks.candidates import SAMPLING, CandidateSet, Prompt, PromptCandidates
 from tasks.devices import steady_threads
 from tasks.given import Given
 from tasks.judging import Judge
-from tasks.painting import Painter, candidate_seeds
+from tasks.painting import Painter, Watch, candidate_seeds, decode_part
 from tasks.sheets import Cell, Row, draw_sheet
+
+Progress = Callable[[int, int], None]  # rows drawn, and of how many
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Artist:
 
     def draw(
         self, prompts: Sequence[str], candidates: int = 16, keep: int = 4, seed: int = 0,
-        sampling: Frozen | None = None, given: Given | None = None,
+        sampling: Frozen | None = None, given: Given | None = None, watch: Watch | None = None,
     ) -> list[list[Drawn]]:  # fmt: skip
         """The best pictures of each prompt, best first.
 
@@ -92,6 +94,7 @@ class Artist:
             seed: the same prompt, number and seed give the same picture.
             sampling: how codes are drawn; None is how the model was evaluated.
             given: part of a picture that all begin with.
+            watch: is told the codes so far (`tasks.painting.Painter.paint`).
 
         Raises:
             ValueError: for a prompt that cannot be drawn, numbers that make no sense, or a setting
@@ -105,7 +108,7 @@ class Artist:
         with steady_threads():
             known = given.codes(self.painter.image_tokenizer) if given else None
             how = sampling or self.sampling
-            codes, pictures = self.painter.paint(prompts, seeds, how, known)
+            codes, pictures = self.painter.paint(prompts, seeds, how, known, watch)
             scores = self.judge.scores(prompts, pictures)
         named = tuple(Prompt(prompt) for prompt in prompts)
         ranked = CandidateSet(named, seeds, codes, pictures).ranked(scores)
@@ -114,11 +117,16 @@ class Artist:
 
 def draw_to_folder(
     files: ModelFiles | Path, prompt: str, candidates: int, keep: int, seed: int, folder: Path,
-    given: Given | None = None,
+    given: Given | None = None, partial: bool = False, progress: Progress | None = None,
 ) -> list[Path]:  # fmt: skip
     """Draw a prompt into a folder: `1.png` is the best picture, `sheet.png` shows all kept.
 
     Each picture's file says in its text fields which prompt and seed made it, and its score.
+
+    Args:
+        partial: write the files anew whenever more is drawn: the first candidates, not ranked yet,
+            grey where nothing is drawn. The pictures in the end are the same.
+        progress: is told how many rows of codes are drawn, and of how many.
 
     Returns:
         The pictures' paths, best first, and then the sheet's.
@@ -126,23 +134,53 @@ def draw_to_folder(
     Raises:
         ValueError: as `Artist.draw`.
     """
-    drawn = Artist.load(files).draw([prompt], candidates, keep, seed, given=given)[0]
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{place}.png" for place in range(1, len(drawn) + 1)]
-    for path, one in zip(paths, drawn, strict=True):
-        one.picture.save(path, pnginfo=_label(prompt, one))
-    cells = [
-        Cell(np.asarray(one.picture).transpose(2, 0, 1), note=f"{one.score:.3f}") for one in drawn
-    ]
+    artist = Artist.load(files)
+
+    def watch(codes: np.ndarray) -> None:
+        height = codes.shape[2]
+        rows = int((codes >= 0).sum()) * height // codes.size
+        if progress:
+            progress(rows, height)
+        if partial:
+            part = decode_part(artist.painter.image_tokenizer, codes[:, :keep])[0]
+            pictures = [Image.fromarray(one.transpose(1, 2, 0)) for one in part]
+            title = f"row {rows} of {height}, not ranked yet"
+            _write(folder, prompt, title, [(one, {}) for one in pictures])
+
+    watched = watch if partial or progress else None
+    (drawn,) = artist.draw([prompt], candidates, keep, seed, given=given, watch=watched)
     title = f"best {len(drawn)} of {candidates}, seed {seed}"
+    said = [(one.picture, {"seed": one.seed, "score": one.score}) for one in drawn]
+    return _write(folder, prompt, title, said)
+
+
+def _write(
+    folder: Path, prompt: str, title: str,
+    pictures: Sequence[tuple[Image.Image, Mapping[str, float]]],
+) -> list[Path]:  # fmt: skip
+    """Write pictures and their sheet, each file whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{place}.png" for place in range(1, len(pictures) + 1)]
+    for path, (picture, said) in zip(paths, pictures, strict=True):
+        _save(picture, path, _label({"prompt": prompt, **said}.items()))
+    cells = [
+        Cell(np.asarray(picture).transpose(2, 0, 1), note=f"{said['score']:.3f}" if said else "")
+        for picture, said in pictures
+    ]
     sheet = folder / "sheet.png"
-    draw_sheet(title, [Row(prompt, cells)], side=128).save(sheet)
+    _save(draw_sheet(title, [Row(prompt, cells)], side=128), sheet)
     return [*paths, sheet]
 
 
-def _label(prompt: str, drawn: Drawn) -> PngInfo:
+def _save(picture: Image.Image, path: Path, label: PngInfo | None = None) -> None:
+    unfinished = path.with_name(f".{path.name}")  # a viewer may be looking at the one before
+    picture.save(unfinished, "PNG", pnginfo=label)
+    unfinished.replace(path)
+
+
+def _label(said: Iterable[tuple[str, Any]]) -> PngInfo:
     label = PngInfo()
-    for name, value in (("prompt", prompt), ("seed", drawn.seed), ("score", drawn.score)):
+    for name, value in said:
         label.add_itxt(name, str(value))
     return label
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from tasks.devices import best_device
 from tasks.tokens import encode_prompts, load_tokenizer
 
 _BATCH = 256  # pictures that are decoded at once
+_GREY = np.uint8(128)
+
+Watch = Callable[[np.ndarray], None]
 
 
 class Painter:
@@ -35,13 +38,14 @@ class Painter:
 
     def paint(
         self, prompts: Sequence[str], seeds: np.ndarray, sampling: Frozen | None = None,
-        given: np.ndarray | None = None,
+        given: np.ndarray | None = None, watch: Watch | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         """Codes int32 [P, N, h, w] and pictures uint8 [P, N, 3, H, W] for seeds int64 [P, N].
 
         Args:
             sampling: the generator's settings; None is as it draws by default.
             given: codes int64 [h, w] that every candidate begins with, -1 where one is to be drawn.
+            watch: is told the codes so far, int32 [P, N, h, w], -1 where none is drawn yet.
 
         Raises:
             BadPrompt: for a prompt that cannot be drawn (`tasks.tokens`), a ValueError.
@@ -51,8 +55,11 @@ class Painter:
         known = None
         if given is not None:
             known = torch.from_numpy(given).expand(len(prompts), -1, -1)
-        drawn = self.prior.draw(torch.from_numpy(tokens), torch.from_numpy(seeds), sampling, known)
-        codes = drawn.to(torch.int32).cpu().numpy()
+        drawn = self.prior.draw(
+            torch.from_numpy(tokens), torch.from_numpy(seeds), sampling, known,
+            (lambda codes: watch(_as_array(codes))) if watch else None,
+        )  # fmt: skip
+        codes = _as_array(drawn)
         return codes, decode(self.image_tokenizer, codes)
 
 
@@ -63,6 +70,19 @@ def decode(image_tokenizer: Any, codes: np.ndarray) -> np.ndarray:
     parts = [image_tokenizer.decode(part.to(device)).cpu() for part in rows.split(_BATCH)]
     pictures = torch.cat(parts).numpy()
     return pictures.reshape(*codes.shape[:-2], *pictures.shape[1:])
+
+
+def decode_part(image_tokenizer: Any, codes: np.ndarray) -> np.ndarray:
+    """Pictures of codes of which some are -1: grey where nothing is drawn yet."""
+    pictures = decode(image_tokenizer, np.maximum(codes, 0))
+    height = pictures.shape[-2] // codes.shape[-2]
+    width = pictures.shape[-1] // codes.shape[-1]
+    missing = np.repeat(np.repeat(codes < 0, height, axis=-2), width, axis=-1)
+    return np.where(missing[..., None, :, :], _GREY, pictures)
+
+
+def _as_array(codes: torch.Tensor) -> np.ndarray:
+    return codes.to(torch.int32).cpu().numpy()
 
 
 def candidate_seeds(seed: int, prompts: Sequence[str], candidates: int) -> np.ndarray:

@@ -13,6 +13,7 @@ back when the database is lost.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -169,6 +170,24 @@ class Registry:
                 " was made"
             )
         return Registration.model_validate(found)
+
+    def rival(self, name: str, made_of: Mapping[str, InputRef]) -> Registration | None:
+        """The champion, or the last one before it, that is another model than what is given.
+
+        Raises:
+            PermanentError: if the champion was not registered into this store.
+        """
+        champion = self.aliased(name, CHAMPION)
+        if champion is None:
+            return None
+        folder = f"effects/{name}/champions"
+        tickets = (self._store.read(f"{folder}/{one}") for one in self._store.names(folder)[::-1])
+        entries = (self._store.read(_entry(name, one["chain"])) for one in tickets if one)
+        earlier = (Registration.model_validate(one) for one in entries)
+        for found in itertools.chain([self.registration(champion)], earlier):
+            if any(made_of[part].digest != found.made_of[part].digest for part in found.drawn_by):
+                return found
+        return None
 
     @contextlib.contextmanager
     def folder(self, version: ModelVersion) -> Iterator[Path]:

@@ -78,6 +78,35 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A small picture, PNG, with a score, and whether it is right where somebody has judged."""
+
+    png: bytes
+    score: str
+    right: bool | None = None
+
+
+@dataclass(frozen=True)
+class Versus:
+    """The best pictures of two models for one prompt."""
+
+    prompt: str
+    group: str
+    first: tuple[Picture, ...]
+    second: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A model beside its rival: what differs, and pictures of both for the same prompts."""
+
+    model: str
+    note: str
+    table: Table | None = None
+    prompts: tuple[Versus, ...] = ()
+
+
+@dataclass(frozen=True)
 class Node:
     """A stage in the graph of lineage, with the stages it takes from."""
 
@@ -93,6 +122,7 @@ class Content:
     pipeline: str
     machine: dict[str, Any]
     tables: tuple[Table, ...] = ()
+    contests: tuple[Contest, ...] = ()
     sheets: tuple[Sheet, ...] = ()
     funnel: tuple[FunnelRow, ...] = ()
     counts: tuple[Table, ...] = ()

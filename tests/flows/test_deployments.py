@@ -32,7 +32,7 @@ name: few
 stages:
   pairs:
     task: collect_pairs
-    params: {warc: ["FOLDER/*.warc.gz"]}
+    params: {files: ["FOLDER/*.warc.gz"]}
   captions:
     task: filter_captions
     inputs: {pairs: pairs}

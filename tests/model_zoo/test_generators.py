@@ -78,6 +78,9 @@ def test_a_new_generator_is_one_file_and_nothing_else(tmp_path: Path) -> None:
     drawn = generator.draw(torch.zeros(1, 5), seeds, read_sampling("flat", {"brightness": 2}))
     assert drawn[0, :, 0, 0].tolist() == [5, 6]
     assert generator.draw(torch.zeros(1, 5), seeds)[0, :, 0, 0].tolist() == [3, 4]
+    seen: list[torch.Tensor] = []
+    generator.draw(torch.zeros(1, 5), seeds, watch=seen.append)
+    assert [one[0, :, 0, 0].tolist() for one in seen] == [[3, 4]]  # all at once, when it is drawn
     declared = {"prompts": ("a",), "networks": ("flat", "dvae"), "sampling": {"brightness": 1}}
     assert "model_zoo.flat" in SampleParams.model_validate(declared).modules()
     for other in ({"temperature": 0.5}, {"brightness": -1}):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -164,6 +165,25 @@ def test_guidance_without_caption_draws_the_same_for_every_caption(
     first, second, third = sample(network, tokens, seeds, MaskgitSampling(guidance=0))
     assert torch.equal(first, second)
     assert torch.equal(second, third)
+
+
+def test_what_is_shown_stays_and_changes_nothing(
+    network: Maskgit, tokens: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maskgit_sampler, "ROWS", 4)  # two batches
+    seen: list[Tensor] = []
+    seeds, settings = torch.arange(6).view(3, 2), MaskgitSampling(steps=5)
+    drawn = sample(network, tokens, seeds, settings, watch=lambda one: seen.append(one.clone()))
+    assert torch.equal(drawn, sample(network, tokens, seeds, settings))
+    assert len(seen) == 2 * 5
+    known = [one >= 0 for one in seen]
+    for one, there in zip(seen, known, strict=True):
+        assert torch.equal(one[there], drawn[there])
+    assert all((before <= after).all() for before, after in itertools.pairwise(known))
+    counts = [int(there.sum()) for there in known]
+    assert counts == sorted(set(counts))
+    assert counts[4] == 4 * 12
+    assert known[-1].all()
 
 
 def test_wrong_requests_are_refused(network: Maskgit, tokens: Tensor) -> None:

@@ -15,6 +15,7 @@ from model_zoo.maskgit_sampler import MaskgitSampling
 from schemas.artifact import Artifact, TextTokenizer
 from tasks.candidates import read_candidates
 from tasks.drawing import Artist, ModelFiles, draw_to_folder
+from tasks.painting import candidate_seeds, decode_part
 from tasks.rank_images import RankParams, rank_images
 from tasks.sample_images import SampleParams, sample_images
 from tests.tasks.tiny_models import (
@@ -120,6 +121,43 @@ def test_a_folder_gets_the_pictures_and_a_sheet(folder: Path, tmp_path: Path) ->
         said = {"prompt": PROMPTS[0], "seed": str(best.seed), "score": str(best.score)}
         assert picture.info == said
     assert paths[2].stat().st_size > 0
+
+
+@pytest.mark.parametrize("network", ["dalle", "maskgit"])
+def test_files_are_written_anew_as_rows_are_drawn_and_end_the_same(
+    work: Work, model: dict[str, Artifact], folder: Path, tmp_path: Path, network: str
+) -> None:
+    vocabulary = vocabulary_of(work, TextTokenizer(units=model["text_tokenizer"].units))
+    files = replace(
+        ModelFiles.of(folder), prior=work.fetch(add_prior(work, vocabulary, network).units[0])
+    )
+    out, seen, rows = tmp_path / "out", [], []
+
+    def look(done: int, of: int) -> None:
+        rows.append((done, of))
+        if (out / "2.png").exists():  # as it was written after the rows before these
+            seen.append(np.asarray(Image.open(out / "2.png")))
+
+    draw_to_folder(files, PROMPTS[0], 3, 2, 5, out, partial=True, progress=look)
+    plain = draw_to_folder(files, PROMPTS[0], 3, 2, 5, tmp_path / "plain")
+    for path in plain:
+        assert path.read_bytes() == (out / path.name).read_bytes()
+    assert sorted(path.name for path in out.iterdir()) == ["1.png", "2.png", "sheet.png"]
+    assert rows == sorted(rows)
+    assert rows[-1] == (8, 8)
+    if network == "dalle":
+        assert rows == [(number, 8) for number in range(1, 9)]
+        painter = Artist.load(files).painter
+        seeds = candidate_seeds(5, PROMPTS[:1], 3)
+        codes = painter.paint(PROMPTS[:1], seeds)[0][:, :2]
+        for number, picture in enumerate(seen, start=1):
+            assert (picture[4 * number :] == 128).all()  # 32 pixels are 8 rows of codes
+            part = np.where(np.arange(8)[:, None] < number, codes, -1)
+            wanted = decode_part(painter.image_tokenizer, part)[0, 1].transpose(1, 2, 0)
+            np.testing.assert_array_equal(picture, wanted)
+        assert len(seen) == 7
+    else:
+        assert len(rows) == 12  # a step of its default each
 
 
 def test_files_may_lie_anywhere(work: Work, model: dict[str, Artifact], folder: Path) -> None:
