@@ -91,6 +91,9 @@ class TrainingConfig(Frozen):
     engine: Literal["deepspeed", "fsdp", "torch"] = operational("deepspeed")
     zero_stage: Literal[1, 2, 3] = operational(2)
     """What DeepSpeed shards: 1 moments, 2 gradients too, 3 parameters too; others ignore it."""
+    micro_batch: int | None = operational(None, gt=0)
+    """Samples that a process takes through the network at a time; the gradients of as many passes
+    as make up its share of the batch are added. All at once without it."""
     recompute: bool = operational(False)
     """Keep each residual block's input only, and compute the rest again in the backward pass."""
     offload: bool = operational(False)

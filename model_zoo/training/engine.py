@@ -46,9 +46,14 @@ class Engine(Protocol):
         """This process's loss and metrics."""
         ...
 
-    def backward(self, loss: Tensor, arrive: Arrive) -> list[Tensor]:
-        """The gradients of the fragments, flat, fp32, averaged inside the machine; to be altered
-        in place before `step`. An engine that overlaps calls `arrive` for each as it comes."""
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of one pass of several to those that there are."""
+        ...
+
+    def last_backward(self, loss: Tensor, arrive: Arrive) -> list[Tensor]:
+        """The gradients of the fragments, flat, fp32, means over the passes and the processes of
+        the machine; to be altered in place before `step`. An engine that overlaps calls `arrive`
+        for each as it comes."""
         ...
 
     def step(self) -> None:
@@ -60,21 +65,37 @@ class Engine(Protocol):
         ...
 
 
+def count_passes(config: TrainingConfig, processes: Processes) -> int:
+    """Passes of a process through the network that make up one update.
+
+    Raises:
+        ValueError: if its samples do not divide into them.
+    """
+    share = config.batch_size // processes.size
+    micro = config.micro_batch or share
+    if share % micro:
+        raise ValueError(
+            f"micro_batch: the {share} samples of a process do not divide into passes of {micro}"
+        )
+    return share // micro
+
+
 def build_engine(recipe: Recipe, config: TrainingConfig, processes: Processes) -> Engine:
     """The engine that the configuration names; every process holds the same initial weights.
 
     Raises:
         ValueError: if what it needs is not installed.
     """
+    passes = count_passes(config, processes)
     # Imported here, since each takes a second or more of what the others do not need.
     if config.engine == "deepspeed":
         from model_zoo.training.engines.zero import ZeroEngine
 
-        return ZeroEngine(recipe, config, processes, build_optimizer(recipe, config))
+        return ZeroEngine(recipe, config, processes, passes, build_optimizer(recipe, config))
     if config.engine == "fsdp":
         from model_zoo.training.engines.fsdp import FsdpEngine
 
-        return FsdpEngine(recipe, config, processes)
+        return FsdpEngine(recipe, config, processes, passes)
     from model_zoo.training.engines.plain import PlainEngine
 
-    return PlainEngine(recipe, processes, build_optimizer(recipe, config))
+    return PlainEngine(recipe, processes, passes, build_optimizer(recipe, config))

@@ -20,7 +20,7 @@ import torch
 from model_zoo.training import checkpoints
 from model_zoo.training.config import PlateauConfig, RunConfig, TrainingConfig
 from model_zoo.training.ema import Average
-from model_zoo.training.engine import Engine
+from model_zoo.training.engine import Engine, count_passes
 from model_zoo.training.fragments import Blocks
 from model_zoo.training.order import Order
 from model_zoo.training.processes import Processes
@@ -69,6 +69,7 @@ class Training:
         )
         if config.ema is not None and self.keeper.writes:
             self.keeper.average = Average(self.engine.fragments, config.ema)
+        self.passes = count_passes(config, self.processes)
         self.writer = Writer(self.run.checkpoints, self.processes, config.keep, config.keep_best)
         plateaus = config.schedule == "plateau"
         self.plateau = Plateau(config.plateau or PlateauConfig()) if plateaus else None
@@ -106,16 +107,18 @@ class Training:
     def _update(self) -> tuple[float, dict[str, float], Updated, bool]:
         """One update: its loss and metrics (means over processes), and whether to stop."""
         batch, waited = self._batch()
-        loss, metrics = self._loss(batch)
+        loss, metrics = self._backward(batch)
         mean, stopping, means = self._agree(loss, metrics)
         if not math.isfinite(mean):
-            found = find_unsound(self.recipe.network, lambda: self._loss(batch), self.processes)
+            found = find_unsound(
+                self.recipe.network, lambda: self._loss(batch, self._generator()), self.processes
+            )
             raise self._diverged(f"the loss is {mean}", found)
         rate = learning_rate(self.run.training, self.step)
         if self.plateau is not None:
             rate *= self.plateau.factor
             self.plateau.look(mean)
-        updated = self.updater.update(loss, rate)
+        updated = self.updater.update(rate)
         if not math.isfinite(updated.norm):
             raise self._diverged(f"the gradient is {updated.norm}", name_unsound(updated.norms))
         self.step += 1
@@ -138,11 +141,23 @@ class Training:
         on_device = {key: value.to(self.processes.device) for key, value in batch.items()}
         return on_device, time.perf_counter() - start
 
-    def _loss(self, batch: Batch) -> tuple[torch.Tensor, Batch]:
+    def _backward(self, batch: Batch) -> tuple[torch.Tensor, Batch]:
+        """All passes of an update: the means of their losses and metrics."""
+        generator, sums = self._generator(), dict[str, torch.Tensor]()
+        parts = {key: value.chunk(self.passes) for key, value in batch.items()}
+        for number in range(self.passes):
+            part = {key: chunks[number] for key, chunks in parts.items()}
+            loss, metrics = self._loss(part, generator)
+            for name, value in {"": loss.detach(), **metrics}.items():
+                sums[name] = sums[name] + value / self.passes if number else value / self.passes
+            self.updater.backward(loss, last=number == self.passes - 1)
+        return sums.pop(""), sums
+
+    def _loss(self, batch: Batch, generator: torch.Generator) -> tuple[torch.Tensor, Batch]:
         if self.watch.flops or not self.processes.first:
-            return self.engine.loss(batch, self.step, self._generator())
-        with counting_flops(self.watch):
-            return self.engine.loss(batch, self.step, self._generator())
+            return self.engine.loss(batch, self.step, generator)
+        with counting_flops(self.watch, self.passes):
+            return self.engine.loss(batch, self.step, generator)
 
     def _agree(self, loss: torch.Tensor, metrics: Batch) -> tuple[float, bool, dict[str, float]]:
         values: list[torch.Tensor | float] = [

@@ -87,6 +87,12 @@ class Traffic:
 
     sent: int = 0
     plain: int = 0
+    taken: int = 0
+
+    def take(self) -> int:
+        """Bytes sent since this was asked the last time."""
+        since, self.taken = self.sent - self.taken, self.sent
+        return since
 
 
 def orthogonal(matrices: Tensor) -> Tensor:

@@ -52,16 +52,24 @@ class Reduction:
         self._device = processes.device
         cuda = self._device.type == "cuda"
         self._stream = torch.cuda.Stream(self._device) if cuda else None
+        self._gradients: list[Tensor] = []
         self._arrived: dict[int, Tensor] = {}
         self._under_way: dict[str, Future[set[str]]] = {}
 
-    def backward(self, loss: Tensor) -> tuple[list[Tensor], frozenset[str]]:
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """One pass, with the last one the exchange begins."""
+        if not last:
+            self.engine.backward(loss)
+            return
+        self._arrived, self._under_way = {}, {}
+        self._gradients = self.engine.last_backward(loss, self._arrive)
+
+    def finish(self) -> tuple[list[Tensor], frozenset[str]]:
         """The reduced gradients of the engine's fragments, and the blocks that overflowed.
 
         Those are zero, and to be left out of the update.
         """
-        self._arrived, self._under_way = {}, {}
-        gradients = self.engine.backward(loss, self._arrive)
+        gradients = self._gradients
         start = time.perf_counter()
         overflowed: set[str] = set()
         for future in self._under_way.values():

@@ -63,16 +63,19 @@ class Updater:
             dtype=torch.int64, device=processes.device,
         )  # fmt: skip
 
-    def update(self, loss: Tensor, rate: float) -> Updated:
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """One of the passes of an update, or the last of them."""
+        self.reduction.backward(loss, last)
+
+    def update(self, rate: float) -> Updated:
         """One update; nothing is changed where the norm is not finite (but that is returned)."""
-        sent = self.exchange.traffic.sent
-        gradients, skipped = self.reduction.backward(loss)
+        gradients, skipped = self.reduction.finish()
         squares = self._squares(gradients)
         norm = math.sqrt(float(squares.sum()))
         if math.isfinite(norm):
             self._step(gradients, norm, rate, skipped)
         norms = dict(zip(self.names, squares.sqrt().tolist(), strict=True))
-        sent = self.exchange.traffic.sent - sent
+        sent = self.exchange.traffic.take()
         return Updated(norm, norms, skipped, sent, self.reduction.waited)
 
     def _own_squares(self, gradients: Sequence[Tensor]) -> Tensor:

@@ -99,11 +99,11 @@ def matrix_rate(device: torch.device, precision: Precision) -> float:
 
 
 @contextmanager
-def counting_flops(watch: Watch) -> Iterator[None]:
+def counting_flops(watch: Watch, passes: int = 1) -> Iterator[None]:
     """Count a forward pass's operations; with the backward pass they are three times as many."""
     with FlopCounterMode(display=False) as counter:
         yield
-    watch.flops = 3.0 * counter.get_total_flops()
+    watch.flops = 3.0 * passes * counter.get_total_flops()
 
 
 def find_unsound(network: nn.Module, forward: Callable[[], object], processes: Processes) -> str:

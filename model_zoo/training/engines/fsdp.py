@@ -31,8 +31,11 @@ class FsdpEngine:
     sharded = True
     overlaps = True
 
-    def __init__(self, recipe: Recipe, config: TrainingConfig, processes: Processes) -> None:
+    def __init__(
+        self, recipe: Recipe, config: TrainingConfig, processes: Processes, passes: int
+    ) -> None:
         self.recipe = recipe
+        self.passes = passes
         self.network = recipe.network
         self._shard(config, processes)
         self.network.to(processes.device)
@@ -54,10 +57,14 @@ class FsdpEngine:
         """The recipe's loss."""
         return self.recipe.loss(batch, step, generator)
 
-    def backward(self, loss: Tensor, arrive: Arrive) -> list[Tensor]:
+    def backward(self, loss: Tensor) -> None:
+        """One pass of several; gradients are added shard by shard."""
+        (loss / self.passes).backward()
+
+    def last_backward(self, loss: Tensor, arrive: Arrive) -> list[Tensor]:
         """The local shards of all gradients, zero where the loss does not depend on them."""
         self._arrive = arrive
-        loss.backward()
+        self.backward(loss)
         self._arrive = None
         for fragment in self.fragments:
             if fragment.home.grad is None:
@@ -66,10 +73,11 @@ class FsdpEngine:
 
     def _take(self, number: int, parameter: Tensor) -> None:
         """FSDP2 has reduced a gradient to this process's shard."""
-        assert parameter.grad is not None and self._arrive is not None
+        assert parameter.grad is not None
         home = self.fragments[number].home
         home.grad = _local(parameter.grad)
-        self._arrive(number, flat_gradient(home))
+        if self._arrive is not None:
+            self._arrive(number, flat_gradient(home))
 
     def step(self) -> None:
         """The optimiser's step on the local shards."""

@@ -19,8 +19,9 @@ class PlainEngine:
     sharded = False
     overlaps = False
 
-    def __init__(self, recipe: Recipe, processes: Processes, optimizer: AdamW) -> None:
+    def __init__(self, recipe: Recipe, processes: Processes, passes: int, optimizer: AdamW) -> None:
         self.recipe = recipe
+        self.passes = passes
         self.processes = processes
         self.optimizer = optimizer
         recipe.network.to(processes.device)
@@ -34,9 +35,13 @@ class PlainEngine:
         """The recipe's loss of this process's samples."""
         return self.recipe.loss(batch, step, generator)
 
-    def backward(self, loss: Tensor, arrive: Arrive) -> list[Tensor]:
+    def backward(self, loss: Tensor) -> None:
+        """One pass of several."""
+        (loss / self.passes).backward()
+
+    def last_backward(self, loss: Tensor, arrive: Arrive) -> list[Tensor]:
         """All gradients; those that the loss does not depend on are zero."""
-        loss.backward()
+        self.backward(loss)
         for fragment in self.fragments:
             if fragment.home.grad is None:
                 fragment.home.grad = torch.zeros_like(fragment.home)

@@ -39,8 +39,9 @@ class ZeroEngine:
     overlaps = False
 
     def __init__(
-        self, recipe: Recipe, config: TrainingConfig, processes: Processes, optimizer: AdamW
-    ) -> None:
+        self, recipe: Recipe, config: TrainingConfig, processes: Processes, passes: int,
+        optimizer: AdamW,
+    ) -> None:  # fmt: skip
         deepspeed = _import_deepspeed(processes.device)
         self.network = recipe.network
         self.processes = processes
@@ -53,7 +54,7 @@ class ZeroEngine:
                 model=_Objective(recipe),
                 optimizer=optimizer,
                 mpu=_Machine(processes),
-                config=_deepspeed_config(config, processes, recipe.network),
+                config=_deepspeed_config(config, processes, passes, recipe.network),
                 dist_init_required=False,
             )
         self.zero = self.engine.optimizer
@@ -71,7 +72,12 @@ class ZeroEngine:
         result: Loss = self.engine(batch, step, generator)
         return result
 
-    def backward(self, loss: Tensor, arrive: Arrive) -> list[Tensor]:
+    def backward(self, loss: Tensor) -> None:
+        """One pass of several; DeepSpeed divides by their number, and its step only counts."""
+        self.engine.backward(loss)
+        self.engine.step()
+
+    def last_backward(self, loss: Tensor, arrive: Arrive) -> list[Tensor]:
         """DeepSpeed's backward, which leaves averaged gradients with those who update."""
         self.engine.backward(loss)
         return [self._gradient(p, fragment) for p, fragment in self._held]
@@ -168,7 +174,7 @@ class _Machine:
 
 
 def _deepspeed_config(
-    config: TrainingConfig, processes: Processes, network: nn.Module
+    config: TrainingConfig, processes: Processes, passes: int, network: nn.Module
 ) -> dict[str, Any]:
     share = config.batch_size // processes.size
     zero: dict[str, Any] = {"stage": config.zero_stage}
@@ -180,7 +186,8 @@ def _deepspeed_config(
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": processes.device.type != "cpu"}
     return {
         "train_batch_size": share * processes.per_machine,
-        "train_micro_batch_size_per_gpu": share,
+        "train_micro_batch_size_per_gpu": share // passes,
+        "gradient_accumulation_steps": passes,
         "zero_optimization": zero,
         # Ours: DeepSpeed's own are compiled at the first use, for a minute and a half.
         "zero_allow_untested_optimizer": True,

@@ -22,9 +22,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
     spread = [
         Case(folder, "torch", 2, engine="torch"),
         Case(folder, "ZeRO 1", 2, zero_stage=1),
-        Case(folder, "ZeRO 2", 2, zero_stage=2),
+        Case(folder, "ZeRO 2", 2, zero_stage=2, micro_batch=1),
         Case(folder, "ZeRO 3", 2, zero_stage=3, recompute=True),
-        Case(folder, "FSDP2", 2, engine="fsdp"),
+        Case(folder, "FSDP2", 2, engine="fsdp", micro_batch=1),
         Case(folder, "ZeRO 2, fp16", 2, precision="fp16"),
         Case(
             folder, "compressed", 2, steps=400, log_every=1,

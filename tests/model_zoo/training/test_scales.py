@@ -16,8 +16,9 @@ from model_zoo.training.moments import MOMENTS
 from model_zoo.training.optimizer import build_optimizer
 from model_zoo.training.precision import Linear, Norm, Residual, set_precision
 from model_zoo.training.processes import Processes
+from model_zoo.training.reduction import OUTSIDE
 from model_zoo.training.scales import Scale, Scales
-from model_zoo.training.update import OUTSIDE, Updater
+from model_zoo.training.update import Updated, Updater
 
 CONFIG: dict[str, Any] = {"steps": 10, "batch_size": 4, "learning_rate": 1e-2, "weight_decay": 0.1}
 WIDTH = 16
@@ -231,18 +232,23 @@ def test_scales_go_on_where_they_were() -> None:
     assert other.state() == scales.state()
 
 
+def _update(updater: Updater, loss: torch.Tensor) -> Updated:
+    updater.backward(loss, last=True)
+    return updater.update(1e-2)
+
+
 def test_an_update_leaves_out_the_blocks_that_were_hit_and_no_others() -> None:
     recipe, config = _Recipe("fp16"), TrainingConfig(**CONFIG, precision="fp16")
     network = recipe.network
     blocks = Blocks.find(network)
     with Processes() as processes:
-        engine = PlainEngine(recipe, processes, build_optimizer(recipe, config))  # type: ignore[arg-type]
+        engine = PlainEngine(recipe, processes, 1, build_optimizer(recipe, config))  # type: ignore[arg-type]
         updater = Updater(engine, blocks, network, config, processes)
-        updater.update(network.loss(), 1e-2)
+        _update(updater, network.loss())
         before = copy.deepcopy(network.state_dict())
         moments = copy.deepcopy(engine.optimizer.state_dict()["state"])
         network.blocks[1].branch.spike = True
-        done = updater.update(network.loss(), 1e-2)
+        done = _update(updater, network.loss())
     assert done.skipped == {"blocks.1"}
     assert done.norms["blocks.1"] == 0 and done.norms["blocks.0"] > 0 and done.norms[OUTSIDE] > 0
     assert done.norm == pytest.approx(np.linalg.norm(list(done.norms.values())))
@@ -263,9 +269,9 @@ def test_an_overflow_outside_of_blocks_is_no_block_s() -> None:
     network = recipe.network
     before = copy.deepcopy(network.state_dict())
     with Processes() as processes:
-        engine = PlainEngine(recipe, processes, build_optimizer(recipe, config))  # type: ignore[arg-type]
+        engine = PlainEngine(recipe, processes, 1, build_optimizer(recipe, config))  # type: ignore[arg-type]
         updater = Updater(engine, Blocks.find(network), network, config, processes)
-        done = updater.update(network.loss() + network.head.bias.sum() * torch.inf, 1e-2)
+        done = _update(updater, network.loss() + network.head.bias.sum() * torch.inf)
     assert not np.isfinite(done.norm) and done.skipped == frozenset()
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
@@ -273,7 +279,7 @@ def test_an_overflow_outside_of_blocks_is_no_block_s() -> None:
 def test_other_precisions_have_no_scales() -> None:
     recipe, config = _Recipe("bf16"), TrainingConfig(**CONFIG, precision="bf16")
     with Processes() as processes:
-        engine = PlainEngine(recipe, processes, build_optimizer(recipe, config))  # type: ignore[arg-type]
+        engine = PlainEngine(recipe, processes, 1, build_optimizer(recipe, config))  # type: ignore[arg-type]
         updater = Updater(engine, Blocks.find(recipe.network), recipe.network, config, processes)
     assert updater.scales is None
     assert all(block.scale is None for block in recipe.network.blocks)
