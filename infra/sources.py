@@ -1,39 +1,58 @@
 """Sources: files outside the pipeline, resolved before anything runs and pinned to what they were.
 
-A declared source is a path, a glob or an fsspec URL. A local file is known by the sha256 of its
-bytes, a remote one by size and ETag (or modification time), so that a file replaced under the same
-name is noticed.
+A declared source is a path, a glob, a URL (http, https, or an object store's), or a listing of
+paths below a prefix. A local file is known by the sha256 of its bytes, a remote one by size and
+ETag (or modification time), so that a file replaced under the same name is noticed. Only what is
+declared is read: a listing, which may come from elsewhere, cannot name anything outside its prefix.
 """
 
 from __future__ import annotations
 
 import glob
+import gzip
 import hashlib
 import os
+import re
+import tempfile
+import zlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import fsspec
 
+from infra import http_source
 from infra.environment import Environment
 from infra.errors import PermanentError
 from infra.store import hash_file
-from schemas.stage import Source
+from schemas.stage import Listing, Source
+
+_WEB = ("http", "https")
+_STORES = ("s3", "gs", "abfs")  # object stores: each URL is read as it is, and leads nowhere else
+_AT_ONCE = 16  # files that are asked about at a time; a month of Common Crawl has 90,000
+_MOST_LISTED = 64 << 20  # bytes of a listing, unpacked
+# What Common Crawl's paths are made of; nothing that leads upwards, elsewhere, or names several.
+_PATH = re.compile(r"(?!.*(?:^|/)\.\.?(?:/|$))[\w.,=+@~-][\w.,=+@~/-]*")
 
 
-def resolve_sources(declared: tuple[str, ...], environment: Environment) -> tuple[Source, ...]:
-    """Every file that the declared paths, globs and URLs name, in order, each once.
+def resolve_sources(
+    declared: Iterable[str | Listing], environment: Environment
+) -> tuple[Source, ...]:
+    """Every file that the declared paths, globs, URLs and listings name, in order, each once.
 
     Raises:
-        PermanentError: if one of them names nothing.
+        PermanentError: if one of them names nothing, or may not be read.
     """
     found: dict[str, Source] = {}
-    for text in declared:
-        resolved = environment.local(text)
-        sources = _remote(resolved) if "://" in resolved else _local(resolved)
-        if not sources:
-            raise PermanentError(f"the source {text!r} is missing: nothing is there")
-        found.update({source.uri: source for source in sources})
+    for entry in declared:
+        listed = isinstance(entry, Listing)
+        label = entry.label if isinstance(entry, Listing) else entry
+        texts = list(_listed(entry, environment)) if isinstance(entry, Listing) else [entry]
+        sources = _resolve([environment.local(text) for text in texts], label, pattern=not listed)
+        for source in sources:
+            found.setdefault(source.uri, source)
     return tuple(found.values())
 
 
@@ -46,43 +65,92 @@ def fetch_source(source: Source, folder: Path) -> Path:
     if "://" not in source.uri:
         path = Path(source.uri)
         if not path.exists() or f"sha256:{hash_file(path)[0]}" != source.identity:
-            raise PermanentError(f"the source {source.uri} changed after the run began; run again")
+            raise _changed(source.uri)
         return path
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{hashlib.sha256(source.uri.encode()).hexdigest()[:16]}-{source.name}"
-    filesystem, path_there = fsspec.core.url_to_fs(source.uri)
-    filesystem.get_file(path_there, str(target))
-    if target.stat().st_size != source.size:
-        raise PermanentError(f"the source {source.uri} changed after the run began; run again")
+    if _scheme(source.uri) in _WEB:
+        expected = http_source.Told(source.size, source.identity)
+        same = http_source.fetch(source.uri, expected, target)
+    else:
+        filesystem, path_there = fsspec.core.url_to_fs(source.uri)
+        filesystem.get_file(path_there, str(target))
+        # Asked again after the last byte: what was replaced meanwhile is not what was resolved.
+        filesystem.invalidate_cache()
+        now = _asked_store(source.uri, "")
+        same = now is not None and now.identity == source.identity
+    if not same or target.stat().st_size != source.size:
+        raise _changed(source.uri)
     return target
 
 
-def _local(text: str) -> list[Source]:
-    paths = sorted(glob.glob(text, recursive=True)) if glob.has_magic(text) else [text]
-    return [_local_source(path) for path in paths if os.path.isfile(path)]
+def _changed(uri: str) -> PermanentError:
+    return PermanentError(f"the source {uri} changed after the run began; run again")
 
 
-def _local_source(path: str) -> Source:
-    sha256, size = hash_file(Path(path))
-    return Source(
-        uri=os.path.abspath(path), name=_name(path), size=size, identity=f"sha256:{sha256}"
-    )
-
-
-def _remote(url: str) -> list[Source]:
-    filesystem, path = fsspec.core.url_to_fs(url)
-    scheme = url.split("://", 1)[0]
-    paths = sorted(filesystem.glob(path)) if glob.has_magic(path) else [path]
-    sources = []
-    for one in paths:
-        try:
-            info = filesystem.info(one)
-        except FileNotFoundError:
-            continue
-        uri = one if "://" in one else f"{scheme}://{one}"
-        size = int(info.get("size") or 0)
-        sources.append(Source(uri=uri, name=_name(uri), size=size, identity=_mark(info)))
+def _resolve(texts: list[str], label: str, pattern: bool) -> list[Source]:
+    """The files of resolved texts; those of a listing are no patterns, and each must be there."""
+    if pattern:
+        sources = [one for text in texts for one in _matching(text, label)]
+        if not sources:
+            raise PermanentError(f"the source {label!r} is missing: nothing is there")
+        return sources
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        sources = []
+        for text, source in zip(
+            texts, threads.map(lambda text: _asked(text, label), texts), strict=True
+        ):
+            if source is None:
+                raise PermanentError(f"the source {text!r}, which {label} lists, is missing")
+            sources.append(source)
     return sources
+
+
+def _matching(text: str, label: str) -> list[Source]:
+    """The files that a path, glob or URL names."""
+    paths = [text]
+    if "://" not in text:
+        paths = sorted(glob.glob(text, recursive=True)) if glob.has_magic(text) else [text]
+    elif _scheme(text) in _STORES and glob.has_magic(text):
+        filesystem, path = fsspec.core.url_to_fs(text)
+        paths = [f"{_scheme(text)}://{one}" for one in sorted(filesystem.glob(path))]
+    elif "*" in text:
+        raise PermanentError(
+            f"the source {text!r}: a web server does not say which files it has; declare them one"
+            " by one, or a listing of their paths"
+        )
+    return [source for path in paths if (source := _asked(path, label)) is not None]
+
+
+def _asked(path: str, label: str) -> Source | None:
+    """The file at a path or URL, or None."""
+    if "://" not in path:
+        return _local_source(path, label) if os.path.isfile(path) else None
+    if _scheme(path) in _STORES:
+        return _asked_store(path, label)
+    told = http_source.ask(path)
+    if told is None:
+        return None
+    return Source(
+        uri=path, name=_name(path.partition("?")[0]), size=told.size, identity=told.mark,
+        declared=label,
+    )  # fmt: skip
+
+
+def _local_source(path: str, label: str) -> Source:
+    sha256, size = hash_file(Path(path))
+    uri, identity = os.path.abspath(path), f"sha256:{sha256}"
+    return Source(uri=uri, name=_name(path), size=size, identity=identity, declared=label)
+
+
+def _asked_store(url: str, label: str) -> Source | None:
+    filesystem, path = fsspec.core.url_to_fs(url)
+    try:
+        info = filesystem.info(path)
+    except FileNotFoundError:
+        return None
+    size = int(info.get("size") or 0)
+    return Source(uri=url, name=_name(url), size=size, identity=_mark(info), declared=label)
 
 
 def _mark(info: dict[str, Any]) -> str:
@@ -91,6 +159,49 @@ def _mark(info: dict[str, Any]) -> str:
         return f"etag:{info.get('size')}:{str(tag).strip(chr(34))}"
     modified = info.get("LastModified") or info.get("mtime") or info.get("created") or ""
     return f"modified:{info.get('size')}:{modified}"
+
+
+def _scheme(url: str) -> str:
+    """The scheme of a URL that may be read.
+
+    Raises:
+        PermanentError: for one that may not, and for URLs that hold others (fsspec's `::`).
+    """
+    scheme = url.split("://", 1)[0].lower()
+    if scheme not in (*_WEB, *_STORES) or "::" in url:
+        known = ", ".join(f"{one}://" for one in (*_WEB, *_STORES))
+        raise PermanentError(f"the source {url!r} cannot be read: use a path, home://, or {known}")
+    return scheme
+
+
+def _listed(listing: Listing, environment: Environment) -> Iterator[str]:
+    """The paths of a listing's range, behind its prefix."""
+    (file,) = resolve_sources((listing.listing,), environment)
+    with tempfile.TemporaryDirectory(prefix="tapir-") as folder:
+        lines = _lines(fetch_source(file, Path(folder)), listing)
+        for number, line in islice(enumerate(lines), listing.start, listing.stop):
+            if not _PATH.fullmatch(line):
+                raise PermanentError(
+                    f"{listing.listing}: line {number + 1}, {line[:200]!r}, is no relative path"
+                )
+            yield listing.prefix + line
+
+
+def _lines(path: Path, listing: Listing) -> list[str]:
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    try:
+        with gzip.open(path) if packed else path.open("rb") as stream:
+            content = stream.read(_MOST_LISTED + 1)
+        lines = content.decode().splitlines()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise PermanentError(f"{listing.listing}: it is no text of paths: {error}") from error
+    if len(content) > _MOST_LISTED or len(lines) <= listing.start:
+        raise PermanentError(
+            f"{listing.listing}: it has {len(lines)} lines in {len(content)} bytes (at most"
+            f" {_MOST_LISTED} are read); start is {listing.start}"
+        )
+    return lines
 
 
 def _name(path: str) -> str:

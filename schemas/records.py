@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 RECORD_VERSION = 1
+PAIR_VERSION = 2  # 2: the column `license`
 VERSION_KEY = b"tapir.schema_version"
 NAME_KEY = b"tapir.schema"
 
@@ -32,6 +33,12 @@ class DropReason(StrEnum):
     TOO_LONG = "too_long"
     WRONG_LANGUAGE = "wrong_language"
     BOILERPLATE = "boilerplate"
+    LOW_ENTROPY = "low_entropy"
+    ODD_CHARACTERS = "odd_characters"
+    PERSONAL_DATA = "personal_data"
+    BLOCKED_WORD = "blocked_word"
+    BLOCKED_DOMAIN = "blocked_domain"
+    REPEATED_CAPTION = "repeated_caption"
 
     # Seen when the image was asked for (a scheme or an opt-out may be refused here, too).
     REFUSED_ADDRESS = "refused_address"
@@ -57,14 +64,20 @@ class DropReason(StrEnum):
     TOO_SMALL = "too_small"
     ASPECT_RATIO = "aspect_ratio"
     NEAR_BLANK = "near_blank"
+    WATERMARK = "watermark"
+    NSFW = "nsfw"
+    LOW_SIMILARITY = "low_similarity"  # of picture and caption
 
-    # Seen beside other pictures.
+    # Seen beside other pairs.
+    DUPLICATE_URL = "duplicate_url"
+    DUPLICATE_CAPTION = "duplicate_caption"
     EXACT_DUPLICATE = "exact_duplicate"
     NEAR_DUPLICATE = "near_duplicate"
+    SEMANTIC_DUPLICATE = "semantic_duplicate"
 
 
-def _schema(name: str, fields: list[pa.Field]) -> pa.Schema:
-    return pa.schema(fields, metadata={NAME_KEY: name, VERSION_KEY: str(RECORD_VERSION)})
+def _schema(name: str, fields: list[pa.Field], version: int = RECORD_VERSION) -> pa.Schema:
+    return pa.schema(fields, metadata={NAME_KEY: name, VERSION_KEY: str(version)})
 
 
 def _text(name: str) -> pa.Field:
@@ -76,15 +89,18 @@ PAIR_SCHEMA = _schema(
     [
         _text("key"),  # `pair_key`
         _text("image_url"),  # absolute, http or https, no fragment
-        _text("page_url"),
-        _text("domain"),  # host name of the page, lower case
+        _text("page_url"),  # empty where a list of URLs names none
+        _text("domain"),  # host name of the page, else of the image, lower case
         _text("caption"),  # one line, single spaces, NFC
-        _text("caption_source"),  # alt | figcaption | title
-        _text("source"),  # name of the WARC file
-        pa.field("offset", pa.int64(), nullable=False),  # of the record in that file, in bytes
+        _text("caption_source"),  # alt | figcaption | title | og:image:alt | … | list | shard
+        _text("source"),  # name of the source file
+        # Of the record in that file, in bytes; of a list or a shard, number of the row or sample.
+        pa.field("offset", pa.int64(), nullable=False),
         pa.field("language", pa.string()),  # ISO 639-1, once it was identified
         pa.field("opt_out", pa.string()),  # opt-out signals that were seen, `;` between them
+        pa.field("license", pa.string()),  # URLs that the page declares, `;` between them
     ],
+    PAIR_VERSION,
 )
 
 DROP_SCHEMA = _schema(
@@ -100,6 +116,20 @@ DROP_SCHEMA = _schema(
         _text("reason"),  # `DropReason`
         _text("detail"),  # what was measured, for a person
         pa.field("sha256", pa.string()),  # of the image's bytes, once they were there
+    ],
+)
+
+FINDING_SCHEMA = _schema(
+    "finding",  # what a filter saw in a pair that it did not drop, or would not if it were a trial
+    [
+        _text("key"),
+        _text("filter"),
+        pa.field(
+            "measure", pa.string()
+        ),  # what was measured; a pair may have several of one filter
+        pa.field("value", pa.float64()),
+        pa.field("reason", pa.string()),  # `DropReason` that the filter has against the pair
+        pa.field("detail", pa.string()),  # for a person: the objection, or what was masked
     ],
 )
 
@@ -119,20 +149,26 @@ CLUSTER_SCHEMA = _schema(
         _text("cluster"),  # key of the survivor
         _text("key"),
         pa.field("survivor", pa.bool_(), nullable=False),
-        _text("rule"),  # what ties it to its cluster: exact_duplicate | near_duplicate | survivor
+        _text("rule"),  # `DropReason` that ties it to its survivor; else survivor | earlier
         _text("sha256"),
         pa.field("area", pa.int64(), nullable=False),  # pixels
-        pa.field("distance", pa.int32(), nullable=False),  # Hamming, to the survivor's hash
-        pa.field("difference", pa.float64(), nullable=False),  # of thumbnails, to the survivor's
+        # Hamming, to the survivor's hash; -1 where no hashes were compared.
+        pa.field("distance", pa.int32(), nullable=False),
+        # To the survivor: of thumbnails in levels; else 1 - cosine, or 1 - resemblance of captions.
+        pa.field("difference", pa.float64(), nullable=False),
     ],
 )
 
 
 def pair_key(image_url: str, page_url: str, caption: str) -> str:
     """The name of a pair: 32 hex characters, the same on every run and machine."""
-    parts = [text.encode("utf-8", "replace") for text in (image_url, page_url, caption)]
+    image, page = image_url.encode("utf-8", "replace"), page_url.encode("utf-8", "replace")
+    said = caption.encode("utf-8", "replace")
     # Lengths before the texts: no two different triples may share one sequence of bytes.
-    framed = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+    framed = b"%b%b%b%b%b%b" % (
+        len(image).to_bytes(8, "big"), image, len(page).to_bytes(8, "big"), page,
+        len(said).to_bytes(8, "big"), said,
+    )  # fmt: skip
     return hashlib.sha256(framed).hexdigest()[:32]
 
 

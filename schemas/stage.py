@@ -41,8 +41,8 @@ class StageParams(Frozen):
         """Modules that these parameters choose (`tasks.filters.min_size`), part of the code."""
         return ()
 
-    def sources(self) -> tuple[str, ...]:
-        """Paths, globs or URLs that the stage reads from outside the pipeline."""
+    def sources(self) -> tuple[str | Listing, ...]:
+        """Paths, globs, URLs or listings that the stage reads from outside the pipeline."""
         return ()
 
 
@@ -55,6 +55,26 @@ def _identity(model: Frozen) -> dict[str, Any]:
     return found
 
 
+class Listing(Frozen):
+    """A file that lists the paths of others, one a line, and which of them are meant.
+
+    Attributes:
+        listing: path or URL of the file, plain or gzip.
+        prefix: what stands before every path; nothing outside it is read.
+        start, stop: lines, counted from 0, the last one not included.
+    """
+
+    listing: str = Field(min_length=1)
+    prefix: str = Field(pattern=r".*/$")
+    start: int = Field(default=0, ge=0)
+    stop: int | None = Field(default=None, gt=0)
+
+    @property
+    def label(self) -> str:
+        """What it is called in messages and in `Source.declared`."""
+        return f"{self.listing}[{self.start}:{'' if self.stop is None else self.stop}]"
+
+
 class Source(Frozen):
     """A file outside the pipeline that a stage reads, pinned to what it was when resolved."""
 
@@ -62,6 +82,7 @@ class Source(Frozen):
     name: str
     size: int
     identity: str  # "sha256:…" for local files, "etag:…" or "modified:…" for remote ones
+    declared: str = ""  # the path, glob or URL that named it, or the label of a listing
 
 
 @dataclass(frozen=True)

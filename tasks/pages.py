@@ -1,163 +1,179 @@
 """Image-text pairs of one HTML page.
 
 A pair is an image and its best caption: `alt`, else the `figcaption` of the figure around it, else
-its `title`. An image without any of them is no pair, and is told as a drop, as is one whose address
-cannot be asked for or whose page forbids use for AI.
+its `title`; and the page's Open Graph image with its description. An image without any of them is
+no pair, and is told as a drop, as is one whose address cannot be asked for or whose page forbids
+use for AI.
+
+A page may be made to cost its reader dear. What the parser takes the square of is bounded before
+it parses (`_tame`), and nothing here looks at an element twice for each image.
 """
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encoding_to_html5
 from resiliparse.parse.html import HTMLTree
 
-from schemas.records import DropReason, drop_record, pair_key
-from tasks.optout import forbids, signals_of
+from tasks.encodings import decode
+from tasks.found import MAX_CAPTION, Found, Place
+from tasks.image_addresses import ATTRIBUTES, SETS, addresses
+from tasks.licenses import license_of
+from tasks.open_graph import shared_images
+from tasks.optout import signals_of
 from tasks.text import one_line
 from tasks.urls import UnusableAddress, absolute_url, host_of
 from tasks.warc import Page
 
-STAGE = "collect_pairs"
-MAX_CAPTION = 4096  # characters; longer ones are cut, and are no captions anyway
-MAX_ADDRESS = 2048  # characters of an address that was refused, in the table of drops
 MAX_CLIMB = 64  # elements between an image and its figure; bounds the work on absurd nesting
+MAX_DEPTH = 512  # of a figcaption; as deep as browsers nest elements
+MAX_SOURCES = 32  # of a picture
 
-_META_CHARSET = re.compile(
-    rb"<(?:meta|\?xml)[^>]{0,200}?(?:charset|encoding)\s*=\s*[\"']?\s*([-\w:.]+)", re.IGNORECASE
+_LICENSES = (
+    'a[rel~="license" i], link[rel~="license" i], area[rel~="license" i],'
+    ' a[href*="creativecommons.org/" i]'
 )
-_BOMS = (
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
-)
-# What WHATWG means by these names; Python's encodings of the name have fewer characters.
-_SUPERSETS = {"shift_jis": "cp932", "euc_kr": "cp949", "gbk": "gb18030"}
-
-
-class Found(NamedTuple):
-    """A row of the pair table, or of the drop table."""
-
-    row: dict[str, Any]
-    dropped: bool
+_LICENSE_WORDS = ("license", "License", "LICENSE", "creativecommons.org")
+# Elements that a parser opens again in every paragraph after the one where they were left open.
+_REOPENED = "b|big|code|em|font|i|nobr|s|small|strike|strong|tt|u"
+_WITH_ATTRIBUTES = re.compile(rf"<(?:{_REOPENED})[\s/]", re.IGNORECASE)
+_FORMATTING = re.compile(rf"<(?=/?(?:{_REOPENED})[\s/>])", re.IGNORECASE)
+_MOST_REOPENED = 2_000_000  # elements; about 0.1 GB
 
 
 def pairs_of_page(page: Page, source: str) -> Iterator[Found]:
-    """Yield the pairs of a page and its drops, in the order of the images.
+    """The pairs of a page and its drops: those of the images in their order, then the shared ones.
 
     Raises:
         UnusableAddress: if the page's own address is none; without it nothing can be resolved.
     """
     url = absolute_url(page.url)
-    document: Any = HTMLTree.parse(decode(page.html, page.charset)).document
+    return _found(page, url, source)
+
+
+def _found(page: Page, url: str, source: str) -> Iterator[Found]:
+    html = decode(page.html, page.charset)
+    document: Any = HTMLTree.parse(_tame(html)).document
+    metas = [_attributes(meta, _META) for meta in _all(document, "meta")]
+    named = ((meta.get("name", ""), meta.get("content", "")) for meta in metas)
     base = _base(document, url)
-    metas = ((_get(meta, "name"), _get(meta, "content")) for meta in _all(document, "meta"))
-    signals = signals_of([*page.signals.items(), *metas])
+    licenses = _Licenses(document, base, any(word in html for word in _LICENSE_WORDS))
+    place = Place(
+        url, host_of(url), base, source, page.offset,
+        signals_of([*page.signals.items(), *named]), licenses.of_page,
+    )  # fmt: skip
+    captions, pictures = _figcaptions(document), dict[Any, list[dict[str, str]]]()
+    figures = len(document.get_elements_by_tag_name("figure")) > 0
     for image in _all(document, "img"):
-        caption, caption_source = _caption(image)
-        row = {
-            "page_url": url, "domain": host_of(url), "caption": caption,
-            "caption_source": caption_source, "source": source, "offset": page.offset,
-            "language": None, "opt_out": "; ".join(signals) or None,
-        }  # fmt: skip
-        yield _judge(row, _get(image, "src"), base)
+        figure = _above(image, "figure") if figures else None
+        given = _attributes(image, _IMAGE)
+        caption, caption_source = _caption(given, captions.get(figure))
+        where = addresses(given, _sources(image, pictures))
+        yield place.judge(where, caption, caption_source, licenses.of_figure(figure))
+    properties = ((m.get("property") or m.get("name", ""), m.get("content", "")) for m in metas)
+    for shared in shared_images(properties):
+        caption = one_line(shared.caption, MAX_CAPTION)
+        yield place.judge(shared.addresses, caption, shared.caption_source)
 
 
-def decode(html: bytes, charset: str | None) -> str:
-    """HTML as text: by its byte order mark, the header, its own words, or by what it looks like.
+def _tame(html: str) -> str:
+    """The page, without its formatting tags where there are so many that parsing would not end.
 
-    Never fails: what cannot be decoded becomes U+FFFD.
+    Each of n elements that are left open is opened again in each of m paragraphs (WHATWG HTML,
+    13.2.4.3): 70 kB of HTML took 3 GB.
     """
-    for mark, name in _BOMS:
-        if html.startswith(mark):
-            return html[len(mark) :].decode(name, "replace")
-    encoding = _known(charset) or _declared_inside(html)
-    if encoding is None:
-        try:
-            return html.decode()
-        except UnicodeDecodeError:
-            encoding = _detected(html)
-    return str(bytes_to_str(html, encoding, errors="replace"))
+    if len(html) < 5000:
+        return html
+    again = len(_WITH_ATTRIBUTES.findall(html))
+    return _FORMATTING.sub("< ", html) if again * html.count("<") > _MOST_REOPENED else html
 
 
-def _declared_inside(html: bytes) -> str | None:
-    found = _META_CHARSET.search(html[:2048])
-    name = _known(found[1].decode("ascii", "replace")) if found else None
-    # The words could be read as ASCII, so they are not in UTF-16 whatever they say (WHATWG).
-    return "utf-8" if name and name.startswith("utf-16") else name
+class _Licenses:
+    """The license of the page, and those of its figures."""
 
+    def __init__(self, document: Any, base: str, any_there: bool) -> None:
+        links = document.query_selector_all(_LICENSES)[:] if any_there else ()
+        by_figure: dict[Any, list[tuple[str, str]]] = {}
+        for link in links:
+            said = (link.getattr("rel") or "", link.getattr("href") or "")
+            by_figure.setdefault(_above(link, "figure"), []).append(said)
+        self._found = {figure: license_of(said, base) for figure, said in by_figure.items()}
+        self.of_page = self._found.pop(None, None)
 
-def _detected(html: bytes) -> str:
-    # The detector's own name: mapped to the web's, Korean (cp949) would become UTF-8.
-    name = detect_encoding(html, html5_compatible=False) or "utf-8"
-    try:
-        return _known(name) or codecs.lookup(name).name
-    except LookupError:  # it knows some that Python does not, such as EUC-TW
-        return "utf-8"
-
-
-def _known(label: str | None) -> str | None:
-    """Python's name of an encoding that the web has a label for, or None."""
-    name = map_encoding_to_html5(label, fallback_utf8=False) if label else None
-    return _SUPERSETS.get(name, name) if name else None
+    def of_figure(self, figure: Any) -> str | None:
+        """That of a figure, if it has one of its own."""
+        return self._found.get(figure)
 
 
 def _base(document: Any, url: str) -> str:
     for element in _all(document, "base"):
         if element.hasattr("href"):
             try:
-                return absolute_url(_get(element, "href"), url)
+                return absolute_url(element.getattr("href") or "", url)
             except UnusableAddress:
                 return url
     return url
 
 
-def _caption(image: Any) -> tuple[str, str]:
+def _caption(image: dict[str, str], below: str | None) -> tuple[str, str]:
     """The best caption and where it was found; an empty one when there is none."""
-    alt = one_line(_get(image, "alt"), MAX_CAPTION)
+    alt = one_line(image.get("alt", ""), MAX_CAPTION)
     if alt:
         return alt, "alt"
-    below = _figcaption(image)
-    if below:
-        return below, "figcaption"
-    return one_line(_get(image, "title"), MAX_CAPTION), "title"
+    return (
+        (below, "figcaption") if below else (one_line(image.get("title", ""), MAX_CAPTION), "title")
+    )
 
 
-def _figcaption(image: Any) -> str:
-    element = image.parent
+def _figcaptions(document: Any) -> dict[Any, str]:
+    """The first caption of each figure.
+
+    One within another one is passed over: reading them all would take the square of the page.
+    """
+    found: dict[Any, str] = {}
+    for element in _all(document, "figcaption"):
+        figure, outer = None, element.parent
+        for _ in range(MAX_DEPTH):
+            if outer is None or outer.tag == "figcaption":
+                break
+            figure = outer if figure is None and outer.tag == "figure" else figure
+            outer = outer.parent
+        if outer is None and figure is not None and figure not in found:
+            found[figure] = one_line(element.inner_text, MAX_CAPTION)
+    return found
+
+
+def _sources(image: Any, pictures: dict[Any, list[dict[str, str]]]) -> list[dict[str, str]]:
+    """The attributes of the `source` elements beside an image; each picture is read once."""
+    picture = image.parent
+    if picture is None or picture.tag != "picture":
+        return []
+    if picture not in pictures:
+        beside = [one for one in picture.children[:] if one.tag == "source"]
+        pictures[picture] = [_attributes(one, _SOURCE) for one in beside[:MAX_SOURCES]]
+    return pictures[picture]
+
+
+def _above(element: Any, tag: str) -> Any:
+    element = element.parent
     for _ in range(MAX_CLIMB):
-        if element is None:
-            return ""
-        if element.tag == "figure":
-            captions = _all(element, "figcaption")
-            return one_line(captions[0].inner_text, MAX_CAPTION) if captions else ""
+        if element is None or element.tag == tag:
+            return element
         element = element.parent
-    return ""
+    return None
 
 
-def _judge(row: dict[str, Any], address: str, base: str) -> Found:
-    try:
-        url = absolute_url(address, base)
-    except UnusableAddress as error:
-        shown = one_line(address, MAX_ADDRESS)
-        key = pair_key(address, row["page_url"], row["caption"])
-        row = {**row, "key": key, "image_url": shown}
-        return Found(drop_record(row, STAGE, error.reason, error.detail), True)
-    row = {"key": pair_key(url, row["page_url"], row["caption"]), "image_url": url, **row}
-    if row["opt_out"] and forbids(row["opt_out"].split("; ")):
-        return Found(drop_record(row, STAGE, DropReason.OPTED_OUT, row["opt_out"]), True)
-    if not row["caption"]:
-        detail = "no alt, figcaption or title"
-        return Found(drop_record(row, STAGE, DropReason.NO_CAPTION, detail), True)
-    return Found(row, False)
+_META = ("name", "property", "content")
+_IMAGE = frozenset({*ATTRIBUTES, "alt", "title"})
+_SOURCE = frozenset({*SETS, "type"})
 
 
 def _all(node: Any, tag: str) -> Any:
-    return node.get_elements_by_tag_name(tag)
+    # A slice is made at once; each step of an iteration would begin at the first element again.
+    return node.get_elements_by_tag_name(tag)[:]
 
 
-def _get(element: Any, attribute: str) -> str:
-    return element.getattr(attribute) or ""
+def _attributes(element: Any, wanted: Any) -> dict[str, str]:
+    return {name: element.getattr(name) or "" for name in element.attrs if name in wanted}

@@ -7,6 +7,7 @@ fragment, everything outside the characters of RFC 3986 percent-encoded, escapes
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 import idna
@@ -19,6 +20,12 @@ _ENDS = "".join(map(chr, range(0x21)))  # control characters and space, as WHATW
 _HOST = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 _PORTS = {"http": 80, "https": 443}
 _PATH = "/%:@!$&'()*+,;=~"
+
+# What is in its one spelling as it stands, which most addresses are, needs no parsing. Left to the
+# parser: dots after a slash, semicolons, ports, and whatever must be encoded.
+_TAIL = r"[\w\-.~/%:@!$&'()*+,=]*(?:\?[\w\-.~/%:@!$&'()*+,;=?]+)?"
+_PLAIN = re.compile(rf"https?://[a-z0-9._-]+/{_TAIL}", re.ASCII)
+_PLAIN_PATH = re.compile(_TAIL, re.ASCII)
 
 
 class UnusableAddress(ValueError):
@@ -37,6 +44,11 @@ def absolute_url(address: str, base: str = "") -> str:
         UnusableAddress: REFUSED_SCHEME for `data:`, `javascript:`, `file:` and the like, BAD_URL
             for what is no address, has no host, or carries a user name.
     """
+    if address.startswith("data:"):  # many, and some are of megabytes
+        raise UnusableAddress(DropReason.REFUSED_SCHEME, "scheme data")
+    plain = _plain_url(address, base)
+    if plain is not None:
+        return plain
     text = _IGNORED.sub("", address.strip(_ENDS))
     if not text:
         raise UnusableAddress(DropReason.BAD_URL, "no address")
@@ -52,6 +64,50 @@ def absolute_url(address: str, base: str = "") -> str:
         if isinstance(error, UnusableAddress):
             raise
         raise UnusableAddress(DropReason.BAD_URL, f"no address: {error}") from error
+
+
+def _plain_url(address: str, base: str) -> str | None:
+    """The absolute URL of an address that is written as it is sent, or None."""
+    if _PLAIN.fullmatch(address):
+        return address
+    if address.startswith("//"):
+        start = _start(base)
+        whole = f"{start[0].partition(':')[0]}:{address}" if start else ""
+        return whole if _PLAIN.fullmatch(whole) else None
+    above = 0
+    while address.startswith("../", 3 * above):
+        above += 1
+    address = address[3 * above :]
+    path, start = address.partition("?")[0], _start(base)
+    if start is None or not path or "//" in path or "/." in path or path[0] == "." or ":" in path:
+        return None
+    if not _PLAIN_PATH.fullmatch(address) or (above and path[0] == "/"):
+        return None
+    if path[0] == "/":
+        return start[0] + address
+    return f"{_above(*start, above) if above else start[1]}{address}"
+
+
+def _above(origin: str, folder: str, steps: int) -> str:
+    """The folder so many steps above another one; nothing is above the first."""
+    for _ in range(steps):
+        if folder == f"{origin}/":
+            break
+        folder = folder[: folder.rindex("/", 0, -1) + 1]
+    return folder
+
+
+@lru_cache(maxsize=64)
+def _start(base: str) -> tuple[str, str] | None:
+    """What an absolute and a relative path go behind; None for a base that must be parsed."""
+    if not _PLAIN.fullmatch(base):
+        return None
+    scheme, _, rest = base.partition("?")[0].partition("://")
+    host, _, path = rest.partition("/")
+    folder = path[: path.rfind("/") + 1]
+    if "//" in f"/{folder}" or "/." in f"/{folder}":
+        return None
+    return f"{scheme}://{host}", f"{scheme}://{host}/{folder}"
 
 
 def host_of(url: str) -> str:

@@ -22,14 +22,19 @@ from fastwarc.warc import WarcRecord
 from tasks.optout import HEADERS
 
 MAX_RECORD = 64 << 20  # bytes of one record, unpacked; larger ones are counted as bad
-MAX_PAGE = 16 << 20  # bytes of one page's HTML; what is beyond is not read
+# Bytes of one page's HTML; what is beyond is not read, and the page is counted. The parser takes
+# the square of some things (attributes of one element, forms left open): the worst page found of
+# this size takes 30 s, and of twice the size two minutes. Few honest pages have so much HTML.
+MAX_PAGE = 1 << 20
 
 _GZIP = b"\x1f\x8b\x08"
 _CHUNK = 1 << 12  # bytes read of a member at first, then twice as many each time
 _MAX_HEADER = 1 << 16
+_RELEASE = 32 << 20  # bytes
 _RECORD = re.compile(rb"WARC/1\.\d\r\n")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r\n", re.IGNORECASE)
 _RESPONSE = re.compile(rb"\r\nwarc-type:[ \t]*response[ \t]*\r\n", re.IGNORECASE)
+METADATA = re.compile(rb"\r\nwarc-type:[ \t]*metadata[ \t]*\r\n", re.IGNORECASE)
 _HTML = ("text/html", "application/xhtml+xml")
 
 
@@ -50,6 +55,7 @@ class Page:
         charset: what the Content-Type header names, or None.
         signals: values of the headers that may forbid use for AI, by lower-case name.
         offset: of the record (its gzip member) in the file, in bytes.
+        cut: there was more HTML than is read.
     """
 
     url: str
@@ -57,6 +63,7 @@ class Page:
     charset: str | None
     signals: dict[str, str]
     offset: int
+    cut: bool = False
 
 
 def read_pages(path: Path, max_record: int = MAX_RECORD) -> Iterator[Page | Fault]:
@@ -65,36 +72,53 @@ def read_pages(path: Path, max_record: int = MAX_RECORD) -> Iterator[Page | Faul
     Other records (requests, images, redirects, error pages) are passed over. Memory is bounded by
     `max_record`, also for a member that unpacks to more.
     """
+    for found in records_of(path, max_record=max_record):
+        page = found if isinstance(found, Fault) else _page(*found)
+        if page is not None:
+            yield page
+
+
+def records_of(
+    path: Path, kind: re.Pattern[bytes] = _RESPONSE, max_record: int = MAX_RECORD
+) -> Iterator[tuple[int, bytes] | Fault]:
+    """The same for the records of a kind in a file, which is mapped and not read into memory."""
     if path.stat().st_size == 0:
         yield Fault.TRUNCATED
         return
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        for found in read_records(data, max_record):
-            if isinstance(found, Fault):
-                yield found
-                continue
-            page = _page(*found)
-            if page is not None:
-                yield page
+        released = 0
+        for found in read_records(data, max_record, kind):
+            # What was read would stay mapped, and count as this process's memory.
+            if not isinstance(found, Fault) and found[0] - released > _RELEASE:
+                done = (found[0] - released) // mmap.PAGESIZE * mmap.PAGESIZE
+                data.madvise(mmap.MADV_DONTNEED, released, done)
+                released += done
+            yield found
 
 
 def read_records(
-    data: mmap.mmap | bytes, max_record: int = MAX_RECORD
+    data: mmap.mmap | bytes, max_record: int = MAX_RECORD, kind: re.Pattern[bytes] = _RESPONSE
 ) -> Iterator[tuple[int, bytes] | Fault]:
-    """Yield (offset, bytes) of each response record, and each fault where it was met."""
+    """Yield (offset, bytes) of each record of a kind, and each fault where it was met.
+
+    Args:
+        kind: is searched for in a record's header.
+    """
     # Garbage may come first, so the whole file is asked before it is taken for a packed one.
     if data[:3] != _GZIP and _RECORD.search(data):
-        yield from _plain(data, max_record)
+        yield from _plain(data, max_record, kind)
     else:
-        yield from _packed(data, max_record)
+        yield from _packed(data, max_record, kind)
 
 
-def _packed(data: mmap.mmap | bytes, max_record: int) -> Iterator[tuple[int, bytes] | Fault]:
+def _packed(
+    data: mmap.mmap | bytes, max_record: int, kind: re.Pattern[bytes]
+) -> Iterator[tuple[int, bytes] | Fault]:
     position = 0
     while position < len(data):
         content, end = _member(data, position, max_record)
         if content is not None and end is not None:
-            for found in _plain(content, max_record):
+            for found in _plain(content, max_record, kind):
                 yield found if isinstance(found, Fault) else (position, found[1])
             position = end
             continue
@@ -137,7 +161,9 @@ def _next_member(data: mmap.mmap | bytes, position: int) -> int | None:
     return None
 
 
-def _plain(data: mmap.mmap | bytes, max_record: int) -> Iterator[tuple[int, bytes] | Fault]:
+def _plain(
+    data: mmap.mmap | bytes, max_record: int, kind: re.Pattern[bytes]
+) -> Iterator[tuple[int, bytes] | Fault]:
     position = 0
     while position < len(data):
         end = _end(data, position)
@@ -145,7 +171,7 @@ def _plain(data: mmap.mmap | bytes, max_record: int) -> Iterator[tuple[int, byte
             header = data[position : data.find(b"\r\n\r\n", position) + 4]
             if end - position > max_record:
                 yield Fault.BAD_RECORD
-            elif _RESPONSE.search(header):
+            elif kind.search(header):
                 yield position, data[position:end]
             position = end + 4
             continue
@@ -179,7 +205,7 @@ def _page(offset: int, content: bytes) -> Page | Fault | None:
     headers = record.http_headers
     if headers is None or headers.status_code != 200:
         return None
-    html = record.reader.read(MAX_PAGE)
+    html = record.reader.read(MAX_PAGE + 1)
     kind = (record.http_content_type or "").lower()
     if kind not in _HTML and (kind or not _looks_like_html(html)):
         return None
@@ -188,7 +214,7 @@ def _page(offset: int, content: bytes) -> Page | Fault | None:
     }
     url = (record.headers.get("WARC-Target-URI") or "").strip("<> ")
     charset = (record.http_charset or "").strip("\"' ") or None
-    return Page(url, html, charset, signals, offset)
+    return Page(url, html[:MAX_PAGE], charset, signals, offset, cut=len(html) > MAX_PAGE)
 
 
 def _parse(content: bytes) -> WarcRecord | None:

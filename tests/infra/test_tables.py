@@ -9,7 +9,7 @@ ROWS = [
     {
         "key": f"{n:032x}", "image_url": "http://a.test/1", "page_url": "http://a.test/",
         "domain": "a.test", "caption": "ein Käfer", "caption_source": "alt", "source": "x.warc.gz",
-        "offset": n, "language": None, "opt_out": None,
+        "offset": n, "language": None, "opt_out": None, "license": None,
     }
     for n in range(20_000)
 ]  # fmt: skip
@@ -38,7 +38,7 @@ def test_some_columns_can_be_read(tmp_path):
 def test_another_table_is_refused_with_its_name(tmp_path):
     write_table(tmp_path / "pairs.parquet", ROWS[:3], PAIR_SCHEMA)
 
-    with pytest.raises(ValueError, match=r"pairs\.parquet: holds pair v1"):
+    with pytest.raises(ValueError, match=r"pairs\.parquet: holds pair v2"):
         list(read_table(tmp_path / "pairs.parquet", DROP_SCHEMA))
 
 

@@ -1,6 +1,9 @@
 """Collecting: the pairs that a plain parser finds, each once, from files in any state."""
 
+import gzip
+import json
 import random
+from collections import Counter
 from urllib.parse import urljoin
 
 import pytest
@@ -14,16 +17,22 @@ from infra.tables import read_table
 from infra.work import Work
 from schemas.records import DROP_SCHEMA, PAIR_SCHEMA
 from tasks.collect_pairs import CollectParams, collect_pairs
-from tests.tasks.warc_files import WarcMaker, simple
+from tasks.warc import MAX_PAGE
+from tests.tasks import plain_pages
+from tests.tasks.warc_files import WarcMaker, add_wat, simple
+from tests.tasks.web_pages import page
 
 # warcio leaves its temporary files to the collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
 def collect(home, declared):
-    sources = resolve_sources(tuple(map(str, declared)), Work.local(home).environment)
+    params = CollectParams.model_validate(
+        {"files": [one if isinstance(one, dict) else str(one) for one in declared]}
+    )
+    sources = resolve_sources(params.sources(), Work.local(home).environment)
     work = Work.local(home, sources=sources)
-    return collect_pairs(CollectParams(warc=tuple(map(str, declared))), work), work
+    return collect_pairs(params, work), work
 
 
 def rows(artifact, schema, work):
@@ -121,6 +130,56 @@ def test_next_months_files_leave_last_months_units_alone(tmp_path):
 
     assert second.pairs.units[: len(first.pairs.units)] == first.pairs.units
     assert work.reused == 1
+
+
+def test_all_kinds_of_sources_come_in_one_mix(tmp_path):
+    url, html = page(3)
+    folder = tmp_path / "crawl" / "seg"
+    folder.mkdir(parents=True)
+    (folder / "a.warc.gz").write_bytes(simple(3).bytes())
+    wat = plain_pages.wat_of_page(url, html)
+    told = len(plain_pages.pairs_of_wat(json.dumps(wat))[1])
+    (folder / "a.wat.gz").write_bytes(add_wat(WarcMaker(), url, wat).bytes())
+    (tmp_path / "wat.paths.gz").write_bytes(gzip.compress(b"seg/none.wat.gz\nseg/a.wat.gz\n"))
+    listed = [{"u": f"http://c.test/{n}", "t": "a caption"} for n in range(4)]
+    (tmp_path / "l.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*listed, *listed]))
+    files = [
+        folder / "*.warc.gz",
+        {"listing": str(tmp_path / "wat.paths.gz"), "prefix": f"{tmp_path}/crawl/", "start": 1},
+        {"table": str(tmp_path / "l.jsonl"), "url": "u", "caption": "t"},
+    ]
+    collected, work = collect(tmp_path / "home", files)
+
+    kept = Counter(row["source"] for row in rows(collected.pairs, PAIR_SCHEMA, work))
+    assert kept == {"a.warc.gz": 3, "a.wat.gz": told, "l.jsonl": 4}
+    assert work.counts["repeated_pairs"] == 4
+    assert (work.made, work.reused) == (3, 0)
+
+    (tmp_path / "m.jsonl").write_text('{"u": "http://c.test/m", "t": "another"}')
+    more = {"table": str(tmp_path / "m.jsonl"), "url": "u", "caption": "t"}
+    again, work = collect(tmp_path / "home", [*files, more])
+    assert (work.made, work.reused) == (1, 3)
+    assert again.pairs.units[:3] == collected.pairs.units
+
+
+def test_a_file_replaced_under_its_name_is_made_again_alone(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.warc.gz").write_bytes(simple(2, host=f"{name}.test").bytes())
+    first, _ = collect(tmp_path / "home", [tmp_path / "*.warc.gz"])
+    (tmp_path / "a.warc.gz").write_bytes(simple(3, host="a.test").bytes())
+    second, work = collect(tmp_path / "home", [tmp_path / "*.warc.gz"])
+
+    assert (work.made, work.reused) == (1, 1)
+    assert [unit.records for unit in second.pairs.units] == [3, 2]
+    assert second.pairs.units[1] == first.pairs.units[1]
+
+
+def test_pages_with_more_html_than_is_read_are_counted(tmp_path):
+    page = "<img src=i alt=x>" + "<p>" * MAX_PAGE + "<img src=j alt=y>"
+    (tmp_path / "a.warc.gz").write_bytes(WarcMaker().add("http://a.test/", page).bytes())
+    collected, work = collect(tmp_path / "home", [tmp_path / "a.warc.gz"])
+
+    assert (collected.pairs.records, work.counts["cut_pages"]) == (1, 1)
 
 
 def test_two_files_of_one_name_are_two_units(tmp_path):

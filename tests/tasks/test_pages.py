@@ -1,16 +1,24 @@
 """Pairs of a page: the right caption for the right address, in any encoding, whatever the HTML."""
 
+import time
+
 import pytest
 from bs4 import BeautifulSoup
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.records import DropReason, pair_key
+from tasks.encodings import decode
+from tasks.found import MAX_CAPTION
 from tasks.optout import forbids, signals_of
-from tasks.pages import MAX_CAPTION, decode, pairs_of_page
+from tasks.pages import pairs_of_page
 from tasks.text import one_line
 from tasks.urls import UnusableAddress
 from tasks.warc import Page
+from tests.tasks import plain_pages
+from tests.tasks.web_pages import page
+
+BY = "https://creativecommons.org/licenses/by/4.0/"
 
 
 def found(html, url="http://a.test/dir/", charset=None, **signals):
@@ -33,7 +41,7 @@ def test_a_pair_has_all_columns():
         "key": pair_key("http://a.test/i.png", "http://a.test/dir/", "a red circle"),
         "image_url": "http://a.test/i.png", "page_url": "http://a.test/dir/", "domain": "a.test",
         "caption": "a red circle", "caption_source": "alt", "source": "x.warc.gz", "offset": 7,
-        "language": None, "opt_out": None,
+        "language": None, "opt_out": None, "license": None,
     }  # fmt: skip
 
 
@@ -79,6 +87,96 @@ def test_addresses_are_resolved_against_the_base(base, url):
     (one,) = found(f'{base}<img src="i.png" alt="x">')
 
     assert one.row["image_url"] == url
+
+
+@pytest.mark.parametrize(
+    ("image", "url"),
+    [
+        ("<img src=a srcset='b 320w, c 640w, d 480w'>", "c"),
+        ("<img src=a srcset='b 1x, c 2.5x, d 2x'>", "c"),
+        ("<img src=a srcset='b'>", "a"),
+        ("<img srcset='b'>", "b"),
+        ("<img src=a srcset='b,c 2x'>", "b,c"),  # a comma within belongs to the address
+        ("<img src=a srcset=' , b 2x , , c 3x,'>", "c"),
+        ("<img src=a srcset='b 10w,c (1,2) 20w'>", "c"),
+        ("<img src=a srcset='b 10q, c 99999999999w, d -5w, e 5w'>", "e"),
+        ("<img src='data:image/gif;base64,R0' data-src=b>", "b"),
+        ("<img src=a data-original=b>", "b"),
+        ("<img src=a data-lazy-src=b>", "b"),
+        ("<img src=a data-srcset='b 10w, c 20w' data-src=d>", "c"),
+        ("<img src=a srcset='data:image/gif;base64,R0 1w' data-srcset='c 20w'>", "c"),
+        ("<img src=a data-src=''>", "a"),
+        ("<img src=a data-src='{{ image.url }}'>", "a"),
+        ("<img src=a data-src='http://[' srcset='ftp://b/ 2x'>", "a"),
+        ("<picture><source srcset='b 9w'><source srcset='c 99w'><img src=a></picture>", "c"),
+        ("<picture><source srcset=b type=image/webp><img src=a></picture>", "a"),
+        ("<picture><source srcset='b 9w'><img src=a srcset='c 9w'></picture>", "c"),
+        ("<picture><source srcset='b 9w' type=image/svg+xml><img src=a></picture>", "a"),
+        ("<picture><source srcset='b 9w'><div><img src=a></div></picture>", "a"),
+        ("<noscript><img src=a></noscript>", "a"),
+    ],
+)
+def test_the_largest_picture_is_taken(image, url):
+    (one,) = found(image.replace("<img", "<img alt=x"), "http://a.test/")
+
+    assert one.row["image_url"] == f"http://a.test/{url}"
+
+
+def test_an_open_graph_image_is_a_pair_with_its_description():
+    html = (
+        '<meta property="og:title" content="T"><meta property="og:image" content="a.png">'
+        '<meta property="og:image:secure_url" content="https://a.test/s.png">'
+        '<meta property="og:image:alt" content="one &amp; only"><meta name="OG:Image" content="/b">'
+        '<meta property="og:description" content=" D "><meta property="og:image" content="data:x">'
+    )
+    rows = [one.row for one in found(html)]
+
+    assert [(row["image_url"], row["caption"], row.get("caption_source")) for row in rows] == [
+        ("http://a.test/dir/a.png", "one & only", "og:image:alt"),
+        ("http://a.test/b", "D", "og:description"), ("data:x", "D", None),
+    ]  # fmt: skip
+    assert reasons("<meta property=og:image content=a>") == [DropReason.NO_CAPTION]
+    assert captions("<meta property=og:image content=a><meta property=og:title content=T>") == ["T"]
+
+
+@pytest.mark.parametrize(
+    ("html", "licenses"),
+    [
+        ("<a rel='nofollow License' href=/terms>t</a>", "http://a.test/terms"),
+        ("<link rel=license href=http://b.test/l>", "http://b.test/l"),
+        ("<a href=https://creativecommons.org/licenses/by/4.0/>", BY),
+        ("<a href=https://creativecommons.org/licenses/by/4.0/><a rel=license href=#x>",
+         f"{BY}; http://a.test/dir/"),
+        ("<a href=https://creativecommons.org/about/>", None),
+        ("<a href=http://b.test/?https://creativecommons.org/licenses/by/4.0/>", None),
+        ("<a rel=license href='javascript:x'>", None),
+        ("<figure><a rel=license href=/other>o</a></figure>", None),
+    ],
+)  # fmt: skip
+def test_the_license_of_a_page_is_noted(html, licenses):
+    (one,) = found(f"{html}<img src=i alt=x>")
+
+    assert one.row["license"] == licenses
+
+
+def test_a_figure_may_have_a_license_of_its_own():
+    html = (
+        f"<a rel=license href=/terms>t</a><figure><img src=i alt=x><a href={BY}>CC</a></figure>"
+        "<img src=j alt=y>"
+    )
+
+    assert [one.row["license"] for one in found(html)] == [BY, "http://a.test/terms"]
+
+
+def test_the_pairs_of_pages_are_those_of_a_plain_parser():
+    total = 0
+    for seed in range(150):
+        url, html = page(seed)
+        rows = [one.row for one in found(html, url) if not one.dropped]
+        ours = [(r["image_url"], r["caption"], r["caption_source"], r["license"]) for r in rows]
+        assert ours == plain_pages.pairs_of_page(url, html)
+        total += len(ours)
+    assert total > 1000
 
 
 def test_images_without_pairs_are_told():
@@ -195,6 +293,32 @@ def test_rubbish_gives_nothing_and_ends(html):
 
 def test_deep_nesting_ends():
     assert captions("<div>" * 50_000 + "<img src=i alt=x>") == ["x"]
+
+
+HOSTILE = {
+    "formatting left open": "".join(f"<p><b id={n}></p>" for n in range(20_000)),
+    "images without end": "<img>" * 20_000,
+    "figures in figures": "<figure><figcaption>x<img src=a>" * 5_000,
+    "deep figures": ("<figure>" + "<div>" * 70 + "<figcaption>x<img src=a>") * 300,
+    "one picture": "<picture>" + "<source srcset='a 2x'><img>" * 5_000,
+    "one set": "<img srcset='" + ", ".join(f"{n} {n}w" for n in range(50_000)) + "'>",
+    "an open bracket": "<img srcset='" + "a (" * 50_000 + "'>",
+    "licenses": "".join(f"<a rel=license href={n}>" for n in range(5_000)),
+    "shared images": "".join(f"<meta property=og:image content={n}>" for n in range(10_000)),
+    "attributes": "<p " + " ".join(f"a{n}" for n in range(10_000)) + ">",
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_page_made_to_be_slow_is_read_in_seconds(kind):
+    """Each took minutes or gigabytes where its cost was left to grow as the square of its size."""
+    start = time.process_time()
+    count = sum(
+        1 for _ in pairs_of_page(Page("http://a.test/", HOSTILE[kind].encode(), None, {}, 0), "x")
+    )
+
+    assert time.process_time() - start < 10
+    assert count < 30_000
 
 
 def test_a_page_without_an_address_is_refused():

@@ -1,8 +1,11 @@
 """Addresses on pages become URLs that can be asked for, or are refused with a reason."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from schemas.records import DropReason
+from tasks import urls
 from tasks.urls import UnusableAddress, absolute_url, host_of
 
 BASE = "http://a.test/dir/page.html?x=1"
@@ -69,3 +72,36 @@ def test_a_page_without_an_address_resolves_nothing():
 
 def test_the_host_is_in_lower_case():
     assert host_of(absolute_url("http://WWW.A.test:81/x")) == "www.a.test"
+
+
+PIECES = [
+    *(
+    "a b.png ../ / // . .. ? x=1 ; : # %20 é http: https:// HTTP:// A.test a.test b.test:80 & @ ~ -"
+    " _ = [ + ' ( ?y=/../z"
+    ).split(),
+    " ", "\n", "\\",
+]  # fmt: skip
+BASES = [
+    *(
+    "http://a.test/ http://a.test/d/e/f.html?x=/y/ http://a.test/d/../e/x http://a.test//d/x"
+    " https://a.test/d;x/e;f http://a.test:81/x/y http://a.test/.x/y http://a.test/x?y#z"
+).split(),
+    "", "http://a.test/é",
+]  # fmt: skip
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=7), st.sampled_from(BASES))
+def test_an_address_that_is_not_parsed_is_what_the_parser_makes_of_it(pieces, base):
+    address = "".join(pieces)
+    found = _of(address, base)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(urls, "_plain_url", lambda address, base: None)
+        assert found == _of(address, base)
+
+
+def _of(address, base):
+    try:
+        return absolute_url(address, base)
+    except UnusableAddress as error:
+        return error.reason, error.detail

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
@@ -41,4 +42,17 @@ def simple(pages: int, packed: bool = True, host: str = "a.test") -> WarcMaker:
     for number in range(pages):
         image = f'<img src="i{number}.png" alt="picture number {number}">'
         maker.add(f"http://{host}/p{number}", f"<html><body>{image} {'x' * number}</body></html>")
+    return maker
+
+
+def add_wat(maker: WarcMaker, url: str, payload, record="metadata") -> WarcMaker:
+    """Add a record of link metadata."""
+    content = (
+        payload if isinstance(payload, bytes) else json.dumps(payload, ensure_ascii=False).encode()
+    )
+    made = maker._writer.create_warc_record(
+        url, record, payload=io.BytesIO(content), warc_content_type="application/json"
+    )
+    maker._writer.write_record(made)
+    maker.offsets.append(maker._buffer.tell())
     return maker
