@@ -31,6 +31,7 @@ class Artifact(Frozen):
     """An ordered list of units of one kind; subclasses are the kinds."""
 
     kind: ClassVar[str]
+    is_data: ClassVar[bool] = False  # collected or said of what was; not a model or what one made
     units: tuple[Unit, ...] = ()
 
     @property
@@ -54,24 +55,28 @@ class PairTable(Artifact):
     """Parquet parts of image-text pairs (`schemas.records.PAIR_SCHEMA`)."""
 
     kind = "pair_table"
+    is_data = True
 
 
 class DropTable(Artifact):
     """Parquet parts of dropped pairs, each with its reason (`schemas.records.DROP_SCHEMA`)."""
 
     kind = "drop_table"
+    is_data = True
 
 
 class Outcomes(Artifact):
     """Parquet parts: the one outcome of every URL that was to be fetched."""
 
     kind = "outcomes"
+    is_data = True
 
 
 class ImageShards(Artifact):
     """WebDataset tars of images, captions and records."""
 
     kind = "image_shards"
+    is_data = True
 
 
 class EvaluationPairs(Artifact):
@@ -84,6 +89,28 @@ class ClusterTable(Artifact):
     """Parquet parts: clusters of duplicates with the survivor of each."""
 
     kind = "cluster_table"
+    is_data = True
+
+
+class Findings(Artifact):
+    """Parquet parts: what filters measured or changed (`schemas.records.FINDING_SCHEMA`)."""
+
+    kind = "findings"
+    is_data = True
+
+
+class PictureFeatures(Artifact):
+    """Parquet parts: digest, hash and thumbnail of pictures, which later ones are compared with."""
+
+    kind = "picture_features"
+    is_data = True
+
+
+class Embeddings(Artifact):
+    """Safetensors: a contrastive model's features of pictures, which others are compared with."""
+
+    kind = "embeddings"
+    is_data = True
 
 
 class TextTokenizer(Artifact):

@@ -1,15 +1,15 @@
 """Drop pairs whose picture is there already: the same bytes, or the same to the eye.
 
 Every shard is described by itself (hash, thumbnail, area), clusters are found over all of them, and
-only shards that lose a pair are written anew. See `tasks.picture_hash` and `tasks.clusters`.
+only shards that lose a pair are written anew. See `tasks.picture_hash` and `tasks.clusters`. The
+descriptions are an output: given to a later collection as `earlier`, they keep what is there
+already from coming back.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,16 +17,17 @@ import pyarrow as pa
 from pydantic import Field
 
 from infra.errors import PermanentError
-from infra.shards import Sample, read_shard, write_shard
-from infra.tables import TableWriter, read_columns, write_table
+from infra.shards import Sample, read_shard
+from infra.tables import read_columns, write_table
 from infra.work import ShardWork, Work
-from schemas.artifact import ClusterTable, DropTable, ImageShards, Unit
-from schemas.records import CLUSTER_SCHEMA, DROP_SCHEMA, DropReason, drop_record
+from schemas.artifact import ClusterTable, DropTable, ImageShards, PictureFeatures, Unit
+from schemas.records import CLUSTER_SCHEMA
 from schemas.stage import StageParams, stage
-from tasks.clusters import Bounds, Features, find_clusters
+from tasks.clusters import Bounds, Clusters, Features, find_clusters, hex_of
 from tasks.funnel import tally
 from tasks.picture_hash import HASH_BYTES, THUMBNAIL_BYTES, hash_picture, thumbnail_of
 from tasks.pictures import Undecodable, decode
+from tasks.rewriting import plan, rewrite
 
 STAGE = "dedup_images"
 
@@ -60,32 +61,32 @@ class DedupParams(StageParams):
 
 
 class Deduplicated(NamedTuple):
-    """One pair for each picture, the others, and what belonged together."""
+    """One pair for each picture, the others, what belonged together, and all descriptions."""
 
     kept: ImageShards
     drops: DropTable
     clusters: ClusterTable
+    features: PictureFeatures
 
 
-@stage(retries=2, memory_gb=2.0, versions=("pillow", "numpy", "pyarrow"))
-def dedup_images(images: ImageShards, params: DedupParams, work: Work) -> Deduplicated:
-    """Keep one pair for each picture."""
+@stage(retries=2, cores=2, memory_gb=2.0, versions=("pillow", "numpy", "pyarrow", "scipy"))
+def dedup_images(
+    images: ImageShards, params: DedupParams, work: Work, earlier: PictureFeatures | None = None
+) -> Deduplicated:
+    """Keep one pair for each picture, and none for a picture of an earlier collection."""
     described = work.map(describe_shard, images.units).units("features")
+    before = earlier.units if earlier else ()
     bounds = Bounds(params.distance, params.mean_difference, params.most_difference)
-    rows = find_clusters(_features(described, work), bounds)
-    plans = _plans(images.units, described, rows, work)
-    rewritten = work.map(rewrite_shard, [plan for plan in plans if plan])
-    kept = iter(rewritten.outputs)
-    units = [
-        new for unit, plan in zip(images.units, plans, strict=True)
-        for new in (next(kept).get("kept", ()) if plan else (unit,))
-    ]  # fmt: skip
+    features, places = _features(described, before, work)
+    clusters = find_clusters(features, bounds)
+    plans = _plans(images.units, places, clusters, work)
+    kept, drops = rewrite(images.units, plans, STAGE, work)
+    path = work.scratch / "clusters.parquet"
+    table = work.add(path, path.name, write_table(path, clusters.rows(), CLUSTER_SCHEMA))
     found = Deduplicated(
-        ImageShards(units=tuple(units)),
-        DropTable(units=rewritten.units("drops")),
-        ClusterTable(units=(_table(rows, work),)),
+        kept, drops, ClusterTable(units=(table,)), PictureFeatures(units=(*before, *described))
     )
-    work.count("clusters", sum(row["survivor"] for row in rows))
+    work.count("clusters", clusters.count)
     tally(STAGE, found.kept, found.drops, work)
     return found
 
@@ -114,85 +115,70 @@ def _describe(sample: Sample, shard: str) -> dict[str, Any]:
     }
 
 
-def _features(units: tuple[Unit, ...], work: Work) -> Features:
-    """The features of all shards in key order; thumbnails stay on disk."""
-    tables = [read_columns(work.fetch(unit), _FEATURES, _FEATURES.names[:4]) for unit in units]
-    table = pa.concat_tables([_FEATURES.empty_table().select(_FEATURES.names[:4]), *tables])
-    order = np.argsort(table["key"].to_numpy(), kind="stable")
-    hashes = b"".join(table["hash"].to_pylist())
-    return Features(
-        keys=table["key"].to_numpy()[order],
-        sha256=table["sha256"].to_numpy()[order],
-        area=table["area"].to_numpy()[order],
-        hashes=np.frombuffer(hashes, dtype=np.uint8).reshape(-1, HASH_BYTES)[order],
-        thumbnails=_thumbnails(units, order, work),
+def _features(
+    units: Sequence[Unit], earlier: Sequence[Unit], work: Work
+) -> tuple[Features, list[np.ndarray]]:
+    """The features of all shards in key order, and where in it each shard's pictures are.
+
+    Thumbnails stay on disk; the rest takes 100 bytes a picture.
+    """
+    every = [*units, *earlier]
+    columns = [_columns(unit, work) for unit in every] or [_read(_FEATURES.empty_table())]
+    keys, sha256, area, hashes = (np.concatenate(column) for column in zip(*columns, strict=True))
+    is_earlier = np.repeat(
+        [False] * len(units) + [True] * len(earlier), [len(c[0]) for c in columns]
+    )
+    halves = keys.view(">u8").reshape(-1, 2)
+    order = np.lexsort((is_earlier, halves[:, 1], halves[:, 0]))
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    sizes = [len(column[0]) for column in columns]
+    places = np.split(place, np.cumsum(sizes)[:-1])
+    features = Features(
+        keys[order], sha256[order], area[order], hashes[order],
+        _thumbnails(every, places, work), is_earlier[order],
+    )  # fmt: skip
+    return features, places[: len(units)]
+
+
+def _columns(unit: Unit, work: Work) -> tuple[np.ndarray, ...]:
+    return _read(read_columns(work.fetch(unit), _FEATURES, _FEATURES.names[:4]))
+
+
+def _read(table: pa.Table) -> tuple[np.ndarray, ...]:
+    keys, sha256 = (bytes.fromhex("".join(table[c].to_pylist())) for c in ("key", "sha256"))
+    return (
+        np.frombuffer(keys, dtype="S16"),
+        np.frombuffer(sha256, dtype=np.uint64).reshape(-1, 4),
+        table["area"].to_numpy(),
+        _bytes(table["hash"], HASH_BYTES),
     )
 
 
-def _thumbnails(units: tuple[Unit, ...], order: np.ndarray, work: Work) -> np.ndarray:
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order))
-    shape = (max(len(order), 1), THUMBNAIL_BYTES)  # a file of no bytes cannot be mapped
+def _bytes(column: pa.ChunkedArray, width: int) -> np.ndarray:
+    return np.frombuffer(b"".join(column.to_pylist()), dtype=np.uint8).reshape(-1, width)
+
+
+def _thumbnails(units: Sequence[Unit], places: Sequence[np.ndarray], work: Work) -> np.ndarray:
+    total = sum(map(len, places))
+    shape = (max(total, 1), THUMBNAIL_BYTES)  # a file of no bytes cannot be mapped
     found = np.memmap(work.scratch / "thumbnails", dtype=np.uint8, mode="w+", shape=shape)
-    start = 0
-    for unit in units:
-        column = read_columns(work.fetch(unit), _FEATURES, ["thumbnail"])["thumbnail"]
-        rows = np.frombuffer(b"".join(column.to_pylist()), dtype=np.uint8)
-        rows = rows.reshape(-1, THUMBNAIL_BYTES)
-        found[place[start : start + len(rows)]] = rows
-        start += len(rows)
-    return found[: len(order)]
+    for unit, place in zip(units, places, strict=True):
+        table = read_columns(work.fetch(unit), _FEATURES, ["thumbnail"])
+        found[place] = _bytes(table["thumbnail"], THUMBNAIL_BYTES)
+    return found[:total]
 
 
 def _plans(
-    units: tuple[Unit, ...], described: tuple[Unit, ...], rows: list[dict[str, Any]], work: Work
+    units: Sequence[Unit], places: Sequence[np.ndarray], clusters: Clusters, work: Work
 ) -> list[Unit | None]:
-    """For each shard that loses pairs a unit that says which and why; its digest is its memo."""
-    dropped = {row["key"]: [row["rule"], _detail(row)] for row in rows if not row["survivor"]}
-    plans: list[Unit | None] = []
-    for unit, features in zip(units, described, strict=True):
-        keys = read_columns(work.fetch(features), _FEATURES, ["key"])["key"].to_pylist()
-        chosen = {key: dropped[key] for key in keys if key in dropped}
-        plans.append(_plan(unit, chosen, work) if chosen else None)
+    """For each shard that loses pairs a unit that says which and why."""
+    dropped, numbers = clusters.dropped()
+    plans = []
+    for unit, place in zip(units, places, strict=True):
+        chosen = place[np.isin(place, dropped)]
+        found = numbers[np.searchsorted(dropped, chosen)]
+        keys = (hex_of(clusters.features.keys, one) for one in chosen)
+        reasons = (list(clusters.why(number)) for number in found)
+        plans.append(plan(unit, dict(zip(keys, reasons, strict=True)), work))
     return plans
-
-
-def _plan(unit: Unit, dropped: dict[str, list[str]], work: Work) -> Unit:
-    path = work.scratch / f"plan-{unit.name}.json"
-    path.write_text(json.dumps({"unit": unit.model_dump(), "dropped": dropped}, sort_keys=True))
-    return work.add(path, path.name, len(dropped))
-
-
-def _detail(row: dict[str, Any]) -> str:
-    if row["rule"] == DropReason.EXACT_DUPLICATE:
-        return f"same bytes as {row['cluster']}"
-    bits, levels = row["distance"], row["difference"]
-    return f"like {row['cluster']}: {bits} bits, {levels:.1f} levels apart"
-
-
-def rewrite_shard(plan: Unit, shard: ShardWork) -> None:
-    """Write a shard without the pairs that its plan drops."""
-    read = json.loads(shard.fetch(plan).read_text())
-    unit, dropped = Unit(**read["unit"]), read["dropped"]
-    kept, drops = shard.scratch / unit.name, shard.scratch / f"drops-{unit.name}.parquet"
-    with TableWriter(drops, DROP_SCHEMA) as reject:
-        count = write_shard(kept, _survivors(shard.fetch(unit), dropped, reject))
-    if count:
-        shard.add("kept", kept, kept.name, count)
-    shard.add("drops", drops, drops.name, reject.rows)
-
-
-def _survivors(path: Path, dropped: dict[str, list[str]], reject: TableWriter) -> Iterator[Sample]:
-    for sample in read_shard(path):
-        if sample.key not in dropped:
-            yield sample
-            continue
-        reason, detail = dropped[sample.key]
-        pair = {**sample.record, "key": sample.key, "caption": sample.caption}
-        sha256 = hashlib.sha256(sample.image).hexdigest()
-        reject.write(drop_record(pair, STAGE, DropReason(reason), detail, sha256))
-
-
-def _table(rows: list[dict[str, Any]], work: Work) -> Unit:
-    path = work.scratch / "clusters.parquet"
-    return work.add(path, path.name, write_table(path, rows, CLUSTER_SCHEMA))

@@ -3,7 +3,14 @@
 A module `tasks/filters/NAME.py` is a filter when it has a parameter model `Params` and a class
 `Filter` made from it, with a method `judge` that looks at a pair's row before anything is fetched
 (`tasks.filter_captions`), or `look` that looks at its picture (`tasks.filter_images`). A new filter
-is one new file; nothing else changes.
+is one new file; nothing else changes. It may have more:
+
+- `Filter.measure`: the numbers that its bounds are held against, which a dry run writes down;
+- `Filter.judge_many`: the same verdicts as `judge`, where many pairs at once cost less;
+- a function `prepare(params, parts, work)`, for what must be known before any pair is judged: how
+  often a caption stands in the whole table, or what a list in a file says. It gives a unit for each
+  part of the table, and `Filter` is then made from the parameters and that unit's file. A part
+  whose unit is the same as last month is not judged again.
 """
 
 from __future__ import annotations
@@ -12,8 +19,11 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from infra.work import Work
+from schemas.artifact import Unit
 from schemas.base import Frozen
 from schemas.records import DropReason
 
@@ -28,8 +38,19 @@ class Objection(NamedTuple):
     detail: str
 
 
+class Change(NamedTuple):
+    """Another caption for a pair that stays; `detail` says what was changed, for a person."""
+
+    caption: str
+    detail: str
+
+
 class FilterParams(Frozen):
     """Parameters of a filter, as declared under its name."""
+
+    def sources(self) -> tuple[str, ...]:
+        """Paths, globs or URLs of files that the filter reads."""
+        return ()
 
 
 def filter_modules(specs: Iterable[FilterSpec]) -> tuple[str, ...]:
@@ -46,15 +67,36 @@ def check_specs(specs: tuple[FilterSpec, ...], look: Look) -> tuple[FilterSpec, 
     return tuple({_name(spec): _params(spec, look).model_dump(mode="json")} for spec in specs)
 
 
-def build_filter(spec: FilterSpec) -> Any:
-    """The filter that a spec names, with its parameters.
+def build_filter(spec: FilterSpec, prepared: Path | None = None) -> Any:
+    """The filter that a spec names, with its parameters and what it prepared for this part.
 
     Raises:
         ValueError: as `check_specs`.
     """
     name = _name(spec)
     module = _module(name)
-    return module.Filter(module.Params(**spec[name]))
+    given = () if prepared is None else (prepared,)
+    return module.Filter(module.Params(**spec[name]), *given)
+
+
+def filter_sources(specs: Iterable[FilterSpec]) -> tuple[str, ...]:
+    """The files that declared filters read, each once."""
+    params = (_module(name).Params(**spec[name]) for spec in specs for name in spec)
+    return tuple(dict.fromkeys(text for one in params for text in one.sources()))
+
+
+def prepare_filters(
+    specs: Iterable[FilterSpec], parts: tuple[Unit, ...], work: Work
+) -> dict[int, tuple[Unit, ...]]:
+    """By the place of a filter that prepares itself: what it prepared, a unit for each part."""
+    found = {}
+    for place, spec in enumerate(specs):
+        module = _module(_name(spec))
+        prepare = getattr(module, "prepare", None)
+        units = prepare(module.Params(**spec[_name(spec)]), parts, work) if prepare else ()
+        if units:
+            found[place] = units
+    return found
 
 
 def _name(spec: FilterSpec) -> str:

@@ -37,3 +37,7 @@ class Filter:
             size = f"{picture.width}x{picture.height}"
             return Objection(DropReason.ASPECT_RATIO, f"{size} pixels, {ratio:.2f}")
         return None
+
+    def measure(self, picture: Picture) -> dict[str, float]:
+        """`ratio` of width to height."""
+        return {"ratio": picture.width / picture.height}

@@ -17,8 +17,8 @@ from pydantic import Field
 
 from schemas.records import DropReason
 from tasks.filters import FilterParams, Objection
-from tasks.lexicon.boilerplate import PARTICLES, STRONG, WEAK, phrase_at
-from tasks.lexicon.formats import FORMATS, OPENING, SIGN
+from tasks.lexicon.boilerplate import PARTICLES, PHRASES, STRONG, WEAK, phrase_at
+from tasks.lexicon.formats import FORMATS, OPENING, SIGN, SIGNS, runs_of
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _GAP = " ¦ "  # words that were not neighbours do not become one
@@ -60,34 +60,50 @@ class Filter:
             return Objection(DropReason.BOILERPLATE, f"{share:.0%} {', '.join(kinds)}")
         return None
 
+    def measure(self, pair: dict[str, Any]) -> dict[str, float]:
+        """`share` of boilerplate."""
+        content, weak, boilerplate, _ = weigh(pair["caption"])
+        if not content:
+            return {"share": 1.0}
+        cut = boilerplate + weak if boilerplate else 0
+        return {"share": cut / (boilerplate + weak + content)}
+
 
 def weigh(caption: str) -> Weights:
     """Tell a caption's content from its boilerplate."""
-    words, before = _words(caption), 0
+    words, cut = _words(caption), 0
     kinds: list[str] = []
     if SIGN.search(caption) or not OPENING.isdisjoint(words):
         before = _letters(words)
-        words, kinds = _without_forms(caption)
+        words, kinds = _without_forms(caption, words)
+        cut = max(before - _letters(words), 0)
     left, phrases = _without_phrases(words)
-    strong = _letters(word for word in left if word in STRONG)
-    weak = _letters(word for word in left if word in WEAK or word.isdecimal())
-    content = _letters(left) - strong - weak
-    cut = max(before - _letters(words), 0) + phrases
+    left = [word for word in left if word not in PARTICLES]
+    strong = 0 if STRONG.isdisjoint(left) else sum([len(word) for word in left if word in STRONG])
+    weak = sum([len(word) for word in left if word in WEAK or word.isdecimal()])
+    content = sum(map(len, left)) - strong - weak
+    cut += phrases
     kinds += ["phrase"] * bool(phrases) + ["words"] * bool(strong)
     return Weights(content, weak, cut + strong, tuple(kinds))
 
 
-def _without_forms(caption: str) -> tuple[list[str], list[str]]:
-    kinds = []
+def _without_forms(caption: str, words: list[str]) -> tuple[list[str], list[str]]:
+    """The words that are no part of a form, and the kinds of those that were found."""
+    kinds, runs = list[str](), runs_of(caption)
     for kind, pattern in FORMATS.items():
+        if not SIGNS[kind].is_in(caption, runs):
+            continue
         caption, found = pattern.subn(_GAP, caption)
         if found:
             kinds.append(kind)
-    return _words(caption), kinds
+            runs = runs_of(caption)
+    return (_words(caption) if kinds else words), kinds
 
 
 def _without_phrases(words: list[str]) -> tuple[list[str], int]:
     """The words that are no part of a phrase, and the letters of those that are."""
+    if PHRASES.keys().isdisjoint(words):
+        return words, 0
     left, letters, place = list[str](), 0, 0
     while place < len(words):
         length = phrase_at(words, place)
@@ -100,8 +116,11 @@ def _without_phrases(words: list[str]) -> tuple[list[str], int]:
 
 
 def _words(text: str) -> list[str]:
-    return [word.replace("'", "").replace("’", "") for word in _WORD.findall(text.lower())]
+    found = _WORD.findall(text.lower())
+    if "'" in text or "’" in text:
+        return [word.replace("'", "").replace("’", "") for word in found]
+    return found
 
 
 def _letters(words: Iterable[str]) -> int:
-    return sum(len(word) for word in words if word not in PARTICLES)
+    return sum([len(word) for word in words if word not in PARTICLES])

@@ -44,3 +44,8 @@ class Filter:
         if words > bounds.max_words:
             return Objection(DropReason.TOO_LONG, f"{words} words")
         return None
+
+    def measure(self, pair: dict[str, Any]) -> dict[str, float]:
+        """`characters` and `words`."""
+        caption = pair["caption"]
+        return {"characters": len(caption), "words": len(_WORD.findall(caption))}

@@ -9,18 +9,18 @@ py3langid by 12 nats, and names are of no language.
 
 from __future__ import annotations
 
-import functools
 import math
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
-from py3langid.langid import MODEL_FILE, LanguageIdentifier
+import numpy as np
 from pydantic import Field, field_validator
 
 from schemas.records import DropReason
 from tasks.filters import FilterParams, Objection
 from tasks.lexicon import words
 from tasks.lexicon.languages import speaking_for
+from tasks.lexicon.letters import letters
 
 # Not Latin itself: names of plants and animals are no reason to drop a caption.
 LATIN = words(
@@ -42,14 +42,15 @@ class Params(FilterParams):
 
     Attributes:
         languages: ISO 639-1 codes.
-        margin: nats by which an unwanted language must lead.
+        margin: nats by which an unwanted language must lead; below zero, a wanted one must lead by
+            as many, and what is not surely of a wanted language is dropped.
         word_weight: nats that one common word is worth, for or against.
         foreign_letters: share of letters of other scripts that drops a caption, if all the wanted
             languages are written in Latin letters.
     """
 
     languages: tuple[str, ...] = Field(default=("en",), min_length=1)
-    margin: float = Field(default=12.0, ge=0)
+    margin: float = 12.0
     word_weight: float = Field(default=7.0, ge=0)
     foreign_letters: float = Field(default=1 / 3, ge=0, le=1)
 
@@ -63,54 +64,95 @@ class Params(FilterParams):
         return languages
 
 
+class Odds(NamedTuple):
+    """The best wanted and the best unwanted language, and the log-odds (nats) between them."""
+
+    wanted: str
+    unwanted: str
+    odds: float
+
+
 class Filter:
     """Weighs letters and words for and against the wanted languages."""
 
     def __init__(self, params: Params) -> None:
         self.params = params
         self._latin_only = set(params.languages) <= LATIN
-        self._identifier = _identifier(LATIN if self._latin_only else LATIN | OTHER)
+        self._letters = letters(LATIN if self._latin_only else LATIN | OTHER)
         self._ours, self._theirs = speaking_for(params.languages)
+        names = self._letters.languages
+        self._wanted = np.array([name in params.languages for name in names])
+        self._names = np.array(names)
 
     def judge(self, pair: dict[str, Any]) -> Objection | None:
         """WRONG_LANGUAGE, or None with the language written to the row (none without letters)."""
+        return self.judge_many([pair])[0]
+
+    def judge_many(self, pairs: list[dict[str, Any]]) -> list[Objection | None]:
+        """The same of many pairs; the letters of all are looked at together."""
+        verdicts: list[Objection | None] = [None] * len(pairs)
+        weighed = []
+        for place, pair in enumerate(pairs):
+            found = _WORD.findall(pair["caption"])
+            if found:
+                foreign = self._foreign_share(pair["caption"], found)
+                if foreign > self.params.foreign_letters:
+                    detail = f"{foreign:.0%} foreign letters"
+                    verdicts[place] = Objection(DropReason.WRONG_LANGUAGE, detail)
+                else:
+                    weighed.append((place, pair["caption"], found))
+        odds = self._weigh([(caption, found) for _, caption, found in weighed])
+        for (place, _, _), one in zip(weighed, odds, strict=True):
+            if one.odds > self.params.margin:
+                detail = f"{one.unwanted} by {one.odds:.0f} nats"
+                verdicts[place] = Objection(DropReason.WRONG_LANGUAGE, detail)
+            else:  # below the margin it has the benefit of the doubt
+                pairs[place]["language"] = one.wanted
+        return verdicts
+
+    def measure(self, pair: dict[str, Any]) -> dict[str, float]:
+        """`odds` (nats) of the best unwanted language against the best wanted one."""
         caption = pair["caption"]
         found = _WORD.findall(caption)
-        letters = sum(map(len, found))
-        if not letters:
-            return None
-        if self._latin_only and not caption.isascii():
-            foreign = len(_FOREIGN_LETTER.findall(caption)) / letters
-            if foreign > self.params.foreign_letters:
-                return Objection(DropReason.WRONG_LANGUAGE, f"{foreign:.0%} foreign letters")
-        wanted, unwanted, odds = self._weigh(caption, found)
-        if odds > self.params.margin:
-            return Objection(DropReason.WRONG_LANGUAGE, f"{unwanted} by {odds:.0f} nats")
-        pair["language"] = wanted  # below the margin it has the benefit of the doubt
-        return None
+        if not found:
+            return {}
+        measured = {"foreign_letters": self._foreign_share(caption, found)}
+        odds = self._weigh([(caption, found)])[0].odds
+        return measured if math.isinf(odds) else {**measured, "odds": odds}
 
-    def _weigh(self, caption: str, found: list[str]) -> tuple[str, str, float]:
-        """The best wanted and the best unwanted language, and the log-odds (nats) between them."""
-        small = [word.lower() for word in found]
-        ours = sum(word in self._ours for word in small)
-        theirs = sum(word in self._theirs for word in small)
-        if 2 * ours >= len(small) and not theirs and len(self.params.languages) == 1:
-            # Clear, and asking the letters would cost 40 µs.
-            return self.params.languages[0], "", -math.inf
-        text = _without_names(caption) if ours and not theirs else caption
-        ranked = self._identifier.rank(text.lower())
-        wanted, score = next(one for one in ranked if one[0] in self.params.languages)
-        unwanted, other = next(one for one in ranked if one[0] not in self.params.languages)
-        odds = float(other - score) + self.params.word_weight * (theirs - ours)
-        return wanted, unwanted, odds
+    def _foreign_share(self, caption: str, found: list[str]) -> float:
+        if not self._latin_only or caption.isascii():
+            return 0.0
+        return len(_FOREIGN_LETTER.findall(caption)) / sum(map(len, found))
 
+    def _weigh(self, captions: list[tuple[str, list[str]]]) -> list[Odds]:
+        """The odds of captions with their words."""
+        weighed: list[Odds | None] = []
+        texts, leads = list[str](), list[int]()
+        for caption, found in captions:
+            small = [word.lower() for word in found]
+            ours = sum(word in self._ours for word in small)
+            theirs = sum(word in self._theirs for word in small)
+            if 2 * ours >= len(small) and not theirs and len(self.params.languages) == 1:
+                # Clear, and most captions are: the letters need not be asked.
+                weighed.append(Odds(self.params.languages[0], "", -math.inf))
+                continue
+            weighed.append(None)
+            leads.append(theirs - ours)
+            text = _without_names(caption) if ours and not theirs else caption
+            texts.append(text.lower())
+        asked = iter(self._by_letters(texts, leads))
+        return [one or next(asked) for one in weighed]
 
-@functools.lru_cache(maxsize=4)
-def _identifier(languages: frozenset[str]) -> LanguageIdentifier:
-    # Reading the model takes 0.3 s, so it is read once a process.
-    identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
-    identifier.set_languages(sorted(languages))
-    return identifier
+    def _by_letters(self, texts: list[str], leads: list[int]) -> list[Odds]:
+        scores = self._letters.scores(texts)
+        ours, theirs = scores[:, self._wanted], scores[:, ~self._wanted]
+        wanted, unwanted = ours.argmax(axis=1), theirs.argmax(axis=1)
+        lead = theirs.max(axis=1, initial=-np.inf).astype(float) - ours.max(axis=1)
+        odds = lead + self.params.word_weight * np.array(leads, dtype=float)
+        best = self._names[self._wanted][wanted].tolist()
+        other = self._names[~self._wanted][unwanted].tolist()
+        return [Odds(*one) for one in zip(best, other, odds.tolist(), strict=True)]
 
 
 def _without_names(caption: str) -> str:

@@ -30,3 +30,7 @@ class Filter:
         if min(picture.width, picture.height) < self.params.pixels:
             return Objection(DropReason.TOO_SMALL, f"{picture.width}x{picture.height} pixels")
         return None
+
+    def measure(self, picture: Picture) -> dict[str, float]:
+        """`pixels` of the shorter side."""
+        return {"pixels": min(picture.width, picture.height)}

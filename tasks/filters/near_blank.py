@@ -42,6 +42,10 @@ class Filter:
             return Objection(DropReason.NEAR_BLANK, f"{different:.2%} differs")
         return None
 
+    def measure(self, picture: Picture) -> dict[str, float]:
+        """`share` of the picture that differs from its commonest colour."""
+        return {"share": share_that_differs(picture.image, self.params.tolerance)}
+
 
 def share_that_differs(image: Image.Image, tolerance: int) -> float:
     """Share of a picture that differs from its commonest colour, channel by channel."""

@@ -9,7 +9,7 @@ ordinary words; `*` stands for any one word.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from tasks.lexicon import words
 
@@ -180,27 +180,56 @@ _PHRASES = """
     send to friend | send to a friend | view in gallery | view in browser | view in store |
     view in room | view in full | opens in new | opens in a | opens an external |
     image may be subject | be interested in | shot on location | add your comment |
-    add your review | upload your photo | upload your image | roll over to | roll over image
+    add your review | upload your photo | upload your image | roll over to | roll over image |
+    tap to expand | tap to unmute | google play badge | app store badge | get it on google play |
+    color swatch | colour swatch | scan the qr code | scan this qr code | qr code | open media |
+    in modal | shop the look | pin for later | social share image | accusoft corp
 """
 
 
-def _by_first_word() -> dict[str, list[tuple[str, ...]]]:
-    found: dict[str, list[tuple[str, ...]]] = {}
+Phrase = tuple[str, ...]
+_ANY = "*"
+
+
+class Continued(NamedTuple):
+    """Phrases that begin with one word, longest first: by their second word, and for any other."""
+
+    by_second: dict[str, list[Phrase]]
+    otherwise: list[Phrase]
+
+
+def _by_first_words() -> dict[str, Continued]:
+    found: dict[str, list[Phrase]] = {}
     for phrase in _PHRASES.split("|"):
         first, *others = phrase.replace("'", "").split()
         found.setdefault(first, []).append((first, *others))
-    return {first: sorted(phrases, key=len, reverse=True) for first, phrases in found.items()}
+    return {first: _by_second(phrases) for first, phrases in found.items()}
 
 
-PHRASES: Final = _by_first_word()  # by their first word, longest first
+def _by_second(phrases: list[Phrase]) -> Continued:
+    ordered = sorted(phrases, key=len, reverse=True)
+    seconds = {phrase[1] for phrase in ordered if len(phrase) > 1} - {_ANY}
+    otherwise = [phrase for phrase in ordered if len(phrase) == 1 or phrase[1] == _ANY]
+    fitting = {
+        second: [phrase for phrase in ordered if phrase in otherwise or phrase[1] == second]
+        for second in seconds
+    }
+    return Continued(fitting, otherwise)
+
+
+PHRASES: Final = _by_first_words()
 
 
 def phrase_at(text: Sequence[str], start: int) -> int:
     """How many words of a text from `start` on are a phrase; 0 if none is."""
-    for phrase in PHRASES.get(text[start], ()):
+    continued = PHRASES.get(text[start])
+    if continued is None:
+        return 0
+    second = text[start + 1] if start + 1 < len(text) else ""
+    for phrase in continued.by_second.get(second, continued.otherwise):
         there = text[start : start + len(phrase)]
         if len(there) == len(phrase) and all(
-            wanted in ("*", word) for wanted, word in zip(phrase, there, strict=True)
+            wanted in (_ANY, word) for wanted, word in zip(phrase, there, strict=True)
         ):
             return len(phrase)
     return 0

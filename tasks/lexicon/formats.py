@@ -7,7 +7,7 @@ where names are told by their capitals.
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, NamedTuple
 
 from tasks.lexicon import words
 
@@ -193,6 +193,80 @@ FORMATS: Final[dict[str, re.Pattern[str]]] = {
     "date": re.compile(_DATES, _FLAGS),
     "file name": re.compile(_FILES, _FLAGS),
 }
+
+
+class Sign(NamedTuple):
+    """Without one of these words, and without a match of the pattern, a form is not there."""
+
+    words: frozenset[str]
+    pattern: re.Pattern[str]
+
+    def is_in(self, caption: str, runs: set[str]) -> bool:
+        """Whether the form may be in a caption with these `runs_of` it."""
+        return not runs.isdisjoint(self.words) or bool(self.pattern.search(caption))
+
+
+def _joined(first: str, second: str) -> str:
+    """Every word of a list with every word of another, written as one."""
+    return " ".join(one + other for one in first.split() for other in second.split())
+
+
+_MONTHS = (
+    "jan january feb february mar march apr april may jun june jul july aug august sep sept"
+    " september oct october nov november dec december"
+)
+_DAYS = "mon tue tues wed wednes thu thus thur thurs fri sat satur sun"
+_WORKS_OF = (
+    "photo photos photograph photography image images picture pictures pic pics artwork"
+    " illustration video source"
+)
+_CREDITED = "credit credits courtesy copyright by source"
+_ITEMS = "sku item model part product article stock image photo asset"
+_CODES = "no nr number code id"
+_MAKERS = (
+    "canon nikon sony fuji fujifilm olympus pentax panasonic lumix leica kodak minolta konica ricoh"
+    " sigma hasselblad samsung casio polaroid huawei xiaomi oneplus motorola nokia htc gopro dji"
+    " epson apple google"
+)
+_DEVICES = "iphone ipad galaxy coolpix powershot lumix finepix eos"
+
+# To look for a form that is not there takes most of the time: the patterns above begin with what is
+# optional and are tried at every place of a caption. These are quick, and miss no match.
+SIGNS: Final[dict[str, Sign]] = {
+    "template": Sign(words("lorem dolor"), re.compile(r"[{%$\[<&=]")),
+    "address": Sign(frozenset(), re.compile(r"[:@#/?\d]|\.\S")),
+    "credit": Sign(
+        words(f"{_CREDITED} {_joined(_WORKS_OF, _CREDITED)} artist author owner photographer")
+        | words("ap afp epa pa reuters getty"),
+        re.compile(r"[:©]|\(c\)", _FLAGS),
+    ),
+    "camera": Sign(
+        words(f"{_MAKERS} {_DEVICES} {_joined(_DEVICES, 'x xs xr se')} camera gd ijg")
+        | words("processed edited created made generated exported scanned taken shot captured")
+        | words("photographed"),
+        re.compile(r"\d"),
+    ),
+    "price": Sign(words(f"{_CODES} {_joined(_ITEMS, _CODES)}"), re.compile(r"\d")),
+    "date": Sign(
+        words(f"ago {_MONTHS} {_DAYS} {_joined(_DAYS, 'day')}"),
+        re.compile(r"\d{4}|\d\s?[-/.:_\s]\s?\d|\d\s*[ap]\.?m", re.IGNORECASE),
+    ),
+    "file name": Sign(
+        words("copy"),
+        re.compile(
+            r"[\d_]|\.\w|[0-9a-f]-[0-9a-f]{4,}-|^\S*[+.-]\S*$"
+            r"|^\W*(?:fig(?:ure)?|plate|exhibit|photo|image)\.?\s+\w+\W*$",
+            re.IGNORECASE,
+        ),
+    ),
+}
+_RUN = re.compile(r"\w+")
+
+
+def runs_of(caption: str) -> set[str]:
+    """The words of a caption as the patterns' `\\b` tells them, in one case."""
+    return set(_RUN.findall(caption.casefold()))
+
 
 # A form needs a digit, a sign, or one of these words: without any, none is tried, which spares good
 # captions most of the cost.

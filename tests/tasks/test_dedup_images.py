@@ -127,13 +127,16 @@ def test_an_image_that_was_not_filtered_is_named(tmp_path):
 def test_what_is_the_same_as_the_same_is_the_same():
     thumbnails = np.repeat(np.array([[100], [102], [104], [200]], np.uint8), 768, axis=1)
     features = Features(
-        keys=np.array(["a", "b", "c", "d"], object), sha256=np.array(list("1234"), object),
-        area=np.array([1, 1, 5, 9]), hashes=np.zeros((4, 32), np.uint8), thumbnails=thumbnails,
+        keys=np.array([b"a" * 16, b"b" * 16, b"c" * 15 + b"\0", b"d" * 16], "S16"),
+        sha256=np.arange(16, dtype=np.uint64).reshape(4, 4), area=np.array([1, 1, 5, 9]),
+        hashes=np.zeros((4, 32), np.uint8), thumbnails=thumbnails,
+        earlier=np.zeros(4, dtype=bool),
     )  # fmt: skip
-    found = find_clusters(features, Bounds(distance=4, mean=2.5, most=9))
+    found = list(find_clusters(features, Bounds(distance=4, mean=2.5, most=9)).rows())
 
+    a, b, c = "61" * 16, "62" * 16, "63" * 15 + "00"
     assert [(row["cluster"], row["key"], row["difference"]) for row in found] == [
-        ("c", "a", 4.0), ("c", "b", 2.0), ("c", "c", 0.0),
+        (c, a, 4.0), (c, b, 2.0), (c, c, 0.0),
     ]  # fmt: skip
 
 
@@ -189,3 +192,74 @@ def test_a_tone_that_changes_little_of_an_emoji_makes_another_picture(tmp_path):
     found, _ = run(tmp_path, samples, 1)
 
     assert found.kept.records == 3
+
+
+def slow_clusters(features, bounds):
+    """Survivors by comparing all with all: sets that grow until nothing is added."""
+    count = len(features.keys)
+    groups = [{n} for n in range(count)]
+    for i in range(count):
+        for j in range(i):
+            bits = np.bitwise_count(features.hashes[i] ^ features.hashes[j]).sum()
+            apart = np.abs(features.thumbnails[i].astype(int) - features.thumbnails[j].astype(int))
+            near = bits <= bounds.distance and apart.mean() <= bounds.mean
+            if (features.sha256[i] == features.sha256[j]).all() or (
+                near and apart.max() <= bounds.most
+            ):
+                one, other = (next(g for g in groups if n in g) for n in (i, j))
+                if one is not other:
+                    one |= other
+                    groups.remove(other)
+    rank = [(not features.earlier[n], -features.area[n], n) for n in range(count)]
+    best = {n: min(group, key=lambda m: rank[m]) for group in groups for n in group}
+    return {n: b for n, b in best.items() if n != b and not features.earlier[n]}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_clusters_are_those_of_a_plain_comparison_of_all_with_all(seed):
+    rng = np.random.default_rng(seed)
+    count = 120
+    content = rng.integers(0, 100, count)  # same bytes, same picture
+    hashes = np.packbits(rng.random((100, 256)) < 0.01, axis=1)[content]
+    thumbnails = np.repeat(rng.integers(0, 4, (100, 1)).astype(np.uint8) * 2, 768, axis=1)[content]
+    sha256 = np.repeat(content[:, None].astype(np.uint64), 4, axis=1)
+    keys = np.sort(np.frombuffer(rng.bytes(16 * count), "S16"))
+    features = Features(
+        keys, sha256, rng.integers(1, 4, count), hashes, thumbnails, rng.random(count) < 0.2
+    )
+    bounds = Bounds(distance=3, mean=1.0, most=36)
+    found = find_clusters(features, bounds)
+
+    dropped, numbers = found.dropped()
+    best = dict(zip(dropped.tolist(), found.survivors[numbers].tolist(), strict=True))
+    assert best == slow_clusters(features, bounds)
+    assert len(best) > 20
+
+
+def test_a_picture_of_an_earlier_collection_does_not_come_back(tmp_path, samples):
+    work = Work.local(tmp_path)
+    names = {sample.key: name_of(sample.record["image_url"]) for sample in samples}
+    copies = {k for k, n in names.items() if n[0] != "s" and n.endswith(("-2", "-3"))}
+    half = [sample for sample in samples if sample.key not in copies]
+    rest = [sample for sample in samples if sample.key in copies]  # re-encoded
+    first = dedup_images(add_samples(work, half, 2), DedupParams(), work)
+    fresh = make_sample("fresh", saved(next(random_pairs(1, seed=77)).picture))
+    second = dedup_images(
+        add_samples(work, [*rest, fresh], 2), DedupParams(), work, earlier=first.features
+    )
+
+    assert list(samples_of(second.kept, work)) == [fresh.key]
+    drops = rows(second.drops, DROP_SCHEMA, work)
+    assert len(drops) == len(rest)
+    assert all("of an earlier collection" in row["detail"] for row in drops)
+    clusters = rows(second.clusters, CLUSTER_SCHEMA, work)
+    kept_before = {sample.key for sample in half}
+    assert {row["key"] for row in clusters if row["rule"] == "earlier"} <= kept_before
+    assert all(row["survivor"] == (row["rule"] == "earlier") for row in clusters)
+    # A third month is compared with both.
+    again = make_sample("again", fresh.image)
+    other = make_sample("other", saved(next(random_pairs(1, seed=78)).picture))
+    third = dedup_images(
+        add_samples(work, [again, other]), DedupParams(), work, earlier=second.features
+    )
+    assert list(samples_of(third.kept, work)) == [other.key]

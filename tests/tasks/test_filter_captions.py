@@ -3,11 +3,13 @@
 import pytest
 
 from infra.errors import PermanentError
+from infra.sources import resolve_sources
 from infra.tables import read_table, write_table
 from infra.work import Work
 from schemas.artifact import PairTable
-from schemas.records import DROP_SCHEMA, PAIR_SCHEMA, pair_key
+from schemas.records import DROP_SCHEMA, FINDING_SCHEMA, PAIR_SCHEMA
 from tasks.filter_captions import FilterCaptionsParams, filter_captions
+from tests.tasks.pair_rows import add_pairs, pair_row
 
 CAPTIONS = {
     "a large red circle on a white background": None,
@@ -19,18 +21,9 @@ CAPTIONS = {
 FILTERS = ["caption_length", {"boilerplate": None}, {"language": {"languages": ["en"]}}]
 
 
-def row(caption):
-    url = "http://a.test/"
-    return {
-        "key": pair_key(url, url, caption), "image_url": url, "page_url": url, "domain": "a.test",
-        "caption": caption, "caption_source": "alt", "source": "x", "offset": 0,
-        "language": None, "opt_out": None,
-    }  # fmt: skip
-
-
 def add_part(work, name, captions):
     path = work.scratch / name
-    return work.add(path, name, write_table(path, map(row, captions), PAIR_SCHEMA))
+    return work.add(path, name, write_table(path, map(pair_row, captions), PAIR_SCHEMA))
 
 
 def run(work, parts):
@@ -83,3 +76,97 @@ def test_a_default_that_is_written_out_is_the_same_parameter():
     long = FilterCaptionsParams(filters=[{"boilerplate": {"share": 0.5}}])
 
     assert short.identity() == long.identity()
+
+
+def mixed_rows():
+    rows = [pair_row(caption) for caption in CAPTIONS]
+    rows += [
+        pair_row("a red circle above a blue square, for jane@b.org", image_url="http://a.test/m")
+    ]
+    rows += [pair_row("the home of red circles", image_url=f"http://a.test/{n}") for n in range(5)]
+    return rows
+
+
+ALL = [*FILTERS, {"personal_data": None}, {"repeated_caption": {"images": 4}}]
+
+
+def test_what_is_masked_is_written_down_and_keeps_its_key(tmp_path):
+    work = Work.local(tmp_path)
+    table = add_pairs(work, mixed_rows(), 2)
+    found = filter_captions(table, FilterCaptionsParams(filters=ALL), work)
+
+    original = mixed_rows()[len(CAPTIONS)]
+    (masked,) = [r for r in rows(found.kept, PAIR_SCHEMA, work) if "[email]" in r["caption"]]
+    assert masked["key"] == original["key"]
+    assert masked["caption"] == "a red circle above a blue square, for [email]"
+    (finding,) = rows(found.findings, FINDING_SCHEMA, work)
+    assert (finding["key"], finding["filter"]) == (original["key"], "personal_data")
+    assert finding["detail"] == "masked e-mail addresses: 1"
+
+
+def test_a_filter_that_looks_at_the_whole_table_first(tmp_path):
+    work = Work.local(tmp_path)
+    params = FilterCaptionsParams(filters=ALL)
+    one = filter_captions(add_pairs(work, mixed_rows(), 1), params, work)
+    four = filter_captions(add_pairs(work, mixed_rows(), 4), params, work)
+
+    def reasons(found):
+        return sorted((r["key"], r["reason"]) for r in rows(found.drops, DROP_SCHEMA, work))
+
+    assert reasons(one) == reasons(four)
+    assert [why for _, why in reasons(one)].count("repeated_caption") == 5
+
+
+def test_a_dry_run_drops_nothing_and_says_what_it_would_do(tmp_path):
+    work = Work.local(tmp_path / "dry")
+    table = add_pairs(work, mixed_rows(), 2)
+    dry = filter_captions(table, FilterCaptionsParams(filters=ALL, dry_run=True), work)
+    real = Work.local(tmp_path / "real")
+    found = filter_captions(
+        add_pairs(real, mixed_rows(), 2), FilterCaptionsParams(filters=ALL), real
+    )
+
+    assert dry.kept == table and dry.drops.units == ()
+    told = rows(dry.findings, FINDING_SCHEMA, work)
+    first = {}
+    order = [next(iter(spec)) for spec in FilterCaptionsParams(filters=ALL).filters]
+    for row in sorted(told, key=lambda row: order.index(row["filter"])):
+        if row["reason"]:
+            first.setdefault(row["key"], row["reason"])
+    assert first == {r["key"]: r["reason"] for r in rows(found.drops, DROP_SCHEMA, real)}
+    counts = {k.removeprefix("would_drop/"): n for k, n in work.counts.items() if "would" in k}
+    assert counts == {
+        k.removeprefix("dropped/"): n for k, n in real.counts.items() if "dropped/" in k
+    }
+    # Every filter saw every pair, also those that an earlier one objects to.
+    assert {row["filter"] for row in told if row["key"] == mixed_rows()[3]["key"]} == set(order)
+    measured = {(r["filter"], r["measure"]): r["value"] for r in told if r["measure"]
+                and r["key"] == mixed_rows()[0]["key"]}  # fmt: skip
+    assert measured["caption_length", "words"] == 8
+    assert measured["boilerplate", "share"] == 0
+
+
+def test_filters_are_asked_in_the_declared_order(tmp_path):
+    work = Work.local(tmp_path)
+    table = add_pairs(work, [pair_row("IMG"), pair_row("a red circle on grey")])
+    reasons = []
+    for filters in (["caption_length", "boilerplate"], ["boilerplate", "caption_length"]):
+        found = filter_captions(table, FilterCaptionsParams(filters=filters), work)
+        reasons += [row["reason"] for row in rows(found.drops, DROP_SCHEMA, work)]
+
+    assert reasons == ["too_short", "boilerplate"]
+
+
+def test_lists_in_files_are_sources(tmp_path):
+    path = tmp_path / "words.txt"
+    path.write_text("casino\n")
+    params = FilterCaptionsParams(filters=[{"blocked_words": {"files": [str(path)]}}])
+    work = Work.local(tmp_path)
+    work.sources = resolve_sources(params.sources(), work.environment)
+    table = add_pairs(work, [pair_row("a casino at night"), pair_row("a red circle")])
+    found = filter_captions(table, params, work)
+
+    assert [row["reason"] for row in rows(found.drops, DROP_SCHEMA, work)] == ["blocked_word"]
+    path.write_text("circle\n")
+    with pytest.raises(PermanentError, match="changed after the run began"):
+        filter_captions(table, params, work)

@@ -11,7 +11,7 @@ from infra.shards import read_shard
 from infra.tables import read_table
 from infra.work import Work
 from schemas.artifact import ImageShards
-from schemas.records import DROP_SCHEMA
+from schemas.records import DROP_SCHEMA, FINDING_SCHEMA
 from tasks.filter_images import FilterImagesParams, filter_images
 from tests.tasks.image_shards import add_samples, make_sample, samples_of, saved
 
@@ -77,3 +77,29 @@ def test_a_shard_that_loses_everything_is_gone(tmp_path):
 
     assert [unit.records for unit in filtered.kept.units] == [1]
     assert [s.key for s in read_shard(work.fetch(filtered.kept.units[0]))] == [good.key]
+
+
+def test_a_dry_run_drops_nothing_and_says_what_it_would_do(tmp_path):
+    filtered, real = run(tmp_path / "real")
+    work = Work.local(tmp_path / "dry")
+    samples = [make_sample(f"good{n}", saved(one, "JPEG")) for n, one in enumerate(DRAWINGS)]
+    samples += [make_sample(reason, content) for reason, content in BAD.items()]
+    images = add_samples(work, samples, 2)
+    dry = filter_images(images, PARAMS.model_copy(update={"dry_run": True}), work)
+
+    assert dry.kept == images and dry.drops.units == ()
+    told = [r for u in dry.findings.units for r in read_table(work.fetch(u), FINDING_SCHEMA)]
+    order = [next(iter(spec)) for spec in PARAMS.filters]
+    first = {}
+    for row in sorted(told, key=lambda row: order.index(row["filter"])):
+        if row["reason"]:
+            first.setdefault(row["key"], row["reason"])
+    drops = [r for u in filtered.drops.units for r in read_table(real.fetch(u), DROP_SCHEMA)]
+    assert first == {row["key"]: row["reason"] for row in drops}
+    assert work.counts["would_drop/too_small"] == 1
+    small = {r["measure"]: r["value"] for r in told if r["key"] == make_sample("too_small", b"").key
+             and r["measure"]}  # fmt: skip
+    assert small["pixels"] == 20 and small["ratio"] == 1
+    # Of what is no picture, nothing but that is asked.
+    broken = make_sample("undecodable", b"").key
+    assert [row["filter"] for row in told if row["key"] == broken] == ["decodable"]

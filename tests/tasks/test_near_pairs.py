@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tasks.near_pairs import near_pairs
+from tasks.near_pairs import choose_split, near_pairs
 
 
 def slowly(hashes, distance):
@@ -44,6 +44,38 @@ def test_each_pair_is_found_once(make, size, distance):
     hashes = make(np.random.default_rng(distance), 250, size)
 
     assert quickly(hashes, distance) == slowly(hashes, distance)
+
+
+@pytest.mark.parametrize(("size", "distance"), [(8, 1), (8, 3), (8, 6), (32, 8), (32, 16)])
+def test_choices_of_blocks_find_what_a_scan_finds(size, distance):
+    """Enough hashes that blocks are chosen, many of them copies, each pair told once."""
+    rng = np.random.default_rng(size + distance)
+    hashes = rng.integers(0, 256, (3000, size), dtype=np.uint8)
+    hashes[1000:1500] = hashes[:500]
+    for one in range(1500, 2500):
+        hashes[one] = hashes[one - 1400]
+        for bit in rng.integers(0, size * 8, rng.integers(0, distance + 2)):
+            hashes[one, bit // 8] ^= 1 << (bit % 8)
+    words = hashes.view(np.uint64)
+    plain = [
+        (row, other)
+        for row in range(len(words))
+        for other in row + 1 + np.flatnonzero(
+            np.bitwise_count(words[row + 1 :] ^ words[row]).sum(axis=1) <= distance
+        )
+    ]  # fmt: skip
+
+    assert choose_split(words, distance).shared > 0
+    assert quickly(hashes, distance) == plain
+    assert len(plain) > 900
+
+
+def test_skewed_bits_are_seen_before_blocks_are_chosen():
+    rng = np.random.default_rng(3)
+    even = rng.integers(0, 2**64, (50_000, 1), dtype=np.uint64)
+    skewed = even & np.uint64(0x0F0F0F0F0F0F0F0F)  # half the bits are always zero
+
+    assert len(choose_split(skewed, 4).masks) > len(choose_split(even, 4).masks)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])

@@ -28,7 +28,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
         Case(folder, "ZeRO 2, fp16", 2, precision="fp16"),
         Case(
             folder, "compressed", 2, steps=400, log_every=1,
-            compression={"saving": 0.75, "warm_start": True},
+            compression={"saving": 0.85, "warm_start": True},
         ),
     ]  # fmt: skip
     run_cases(alone, 1)
@@ -59,5 +59,7 @@ def test_fp16_with_scales_learns_as_fp32_does(trained: dict[str, Case]) -> None:
 
 def test_compressed_to_a_quarter_it_ends_within_two_percent(trained: dict[str, Case]) -> None:
     plain, packed = trained["alone, long"], trained["compressed"]
+    sent, whole = (trained[name].metric("exchange_bytes") for name in ("compressed", "ZeRO 2"))
+    assert sent < whole / 3.8
     assert packed.losses()[-50:].mean() <= 1.02 * plain.losses()[-50:].mean()
     assert plain.losses()[-50:].mean() < 0.6 * plain.losses()[0]

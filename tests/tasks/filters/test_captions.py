@@ -75,6 +75,29 @@ def test_the_papers_example_in_many_forms(said, date):
     assert objection(said.format(date), FILTERS[1:2]) is not None
 
 
+# What shops, agencies, cameras, programs and galleries write, from memory of the web.
+FORMS = """
+Click image to enlarge|Tap to expand|Double click to zoom|Image 3 of 12|Photo 4/17|DSCF0021.JPG
+P1010023|IMG-20190504-WA0012|Screenshot 2021-03-04 at 10.12.33|Canon EOS 5D Mark II, 50mm f/1.8
+OLYMPUS DIGITAL CAMERA|Processed with VSCO with c1 preset|Royalty free stock image
+iStock-123456789|shutterstock_12345678|Stock photo © by author|Free shipping on orders over $50
+Was $29.99 now $19.99|Only 3 left in stock - order soon|Color swatch: Navy|SKU: AB-1234
+www.example.com/products/red-shoes|https://cdn.example.com/a/b/c.jpg|/wp-content/uploads/image.jpg
+product-image-1234|example-com-red-shoes-2019|Taken 2 years ago|Posted by admin on May 5, 2012
+No automatic alt text available.|May be an image of 2 people and text|Get it on Google Play
+Open media 1 in modal|Load image into Gallery viewer|Pin for later|Save to Pinterest
+Scan the QR code
+WhatsApp Image 2021-05-03 at 10.11.12|Copy of Copy of Blog Graphic|Social share image|Shop the look
+"""
+
+
+@pytest.mark.parametrize(
+    "caption", [form for line in FORMS.split("\n") for form in line.split("|") if form]
+)
+def test_boilerplate_in_its_many_forms(caption):
+    assert objection(caption, FILTERS[:2]) is not None
+
+
 @pytest.mark.parametrize(
     "caption",
     [

@@ -1,0 +1,73 @@
+"""Keep one pair for each image URL, before anything is fetched.
+
+One picture may stand on many pages with many captions; the longest caption stays. Pairs of earlier
+collections, given as `earlier`, keep their URLs from being collected again. URLs are compared by 64
+bits of a hash, a range of them at a time, so that memory is bounded.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from infra.tables import TableWriter, read_table
+from infra.work import ShardWork, Work
+from schemas.artifact import ClusterTable, DropTable, PairTable, Unit
+from schemas.records import CLUSTER_SCHEMA, PAIR_SCHEMA, DropReason
+from schemas.stage import StageParams, stage
+from tasks.funnel import tally
+from tasks.hash_groups import hash_text, whole_groups, write_groups
+from tasks.rewriting import rewrite_pairs
+from tasks.same_pairs import ROW, plans, tie
+
+STAGE = "dedup_urls"
+
+
+class DedupUrlsParams(StageParams):
+    """There is nothing to choose."""
+
+
+class DistinctPairs(NamedTuple):
+    """The pairs that stay, the others, and what belonged together."""
+
+    kept: PairTable
+    drops: DropTable
+    clusters: ClusterTable
+
+
+@stage(retries=2, memory_gb=2.0, versions=("numpy", "pyarrow"))
+def dedup_urls(
+    pairs: PairTable, params: DedupUrlsParams, work: Work, earlier: PairTable | None = None
+) -> DistinctPairs:
+    """Keep one pair for each image URL, and none for a URL of an earlier collection."""
+    described = work.map(describe_part, pairs.units, earlier=False).units("urls")
+    before = work.map(describe_part, earlier.units if earlier else (), earlier=True).units("urls")
+    dropped, survivors = [np.zeros(0, ROW)], [np.zeros(0, ROW)]
+    path = work.scratch / "clusters.parquet"
+    with TableWriter(path, CLUSTER_SCHEMA) as table:
+        for rows in whole_groups([work.fetch(unit) for unit in (*described, *before)]):
+            tied = tie(rows, rows["group"])
+            for row in tied.table(DropReason.DUPLICATE_URL):
+                table.write(row)
+            for kind, found in zip((dropped, survivors), tied.dropped(), strict=True):
+                kind.append(found)
+    planned = plans(
+        pairs.units, np.concatenate(dropped), np.concatenate(survivors),
+        DropReason.DUPLICATE_URL, "same image URL as", work,
+    )  # fmt: skip
+    kept, drops = rewrite_pairs(pairs.units, planned, STAGE, work)
+    clusters = ClusterTable(units=(work.add(path, path.name, table.rows),))
+    tally(STAGE, kept, drops, work)
+    return DistinctPairs(kept, drops, clusters)
+
+
+def describe_part(unit: Unit, shard: ShardWork, earlier: bool) -> None:
+    """The URLs of one part as hashes, with what the survivor is chosen by."""
+    rows = [
+        (hash_text(pair["image_url"]), bytes.fromhex(pair["key"]), len(pair["caption"]), earlier)
+        for pair in read_table(shard.fetch(unit), PAIR_SCHEMA)
+    ]
+    path = shard.scratch / f"{unit.name}.npy"
+    write_groups(path, np.array(rows, dtype=ROW))
+    shard.add("urls", path, path.name, len(rows))
