@@ -14,7 +14,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export NO_ALBUMENTATIONS_UPDATE := 1
 export PYTHON MAKECMDGOALS
 
-.PHONY: help setup demo test test-quick lint format lock clean distclean
+.PHONY: help setup demo test test-quick test-all lint format lock clean distclean
 
 help: ## Say what there is to make
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 18
@@ -22,7 +22,7 @@ help: ## Say what there is to make
 setup: ## Make the virtual environment as requirements.lock says
 	@infra/setup/venv.sh
 
-demo: setup ## Web pages to pictures, with a report (12 minutes on two cores)
+demo: setup ## Web pages to pictures, with a report (8 minutes on two cores)
 	@.venv/bin/tapir demo
 
 test: setup ## Every test
@@ -30,6 +30,9 @@ test: setup ## Every test
 
 test-quick: setup ## Every test that takes less than a minute
 	@$(python) -m pytest -m "not slow"
+
+test-all: setup ## Every test, with 10,000 cases of each fuzz test
+	@TAPIR_FUZZ_EXAMPLES=10000 $(python) -m pytest -o timeout=3600
 
 lint: setup ## Style, types, direction of imports
 	@$(python) -m ruff check .

@@ -20,14 +20,14 @@ from schemas.base import canonical, digest
 from schemas.records import DROP_SCHEMA, PAIR_SCHEMA
 from schemas.stage import Listing, Source, StageParams, stage
 from tasks.distinct import drop_repeats, keep_first
-from tasks.found import Found
 from tasks.funnel import tally
-from tasks.pages import pairs_of_page
-from tasks.pair_sources import Entry
-from tasks.url_lists import pairs_of_list
-from tasks.urls import UnusableAddress
-from tasks.warc import Fault, Page, read_pages
-from tasks.wat import pairs_of_wat
+from tasks.sources.found import Found
+from tasks.sources.pages import pairs_of_page
+from tasks.sources.pair_sources import Entry
+from tasks.sources.url_lists import pairs_of_list
+from tasks.sources.urls import UnusableAddress
+from tasks.sources.warc import Fault, Page, read_pages
+from tasks.sources.wat import pairs_of_wat
 
 
 class CollectParams(StageParams):
@@ -35,7 +35,7 @@ class CollectParams(StageParams):
 
     Attributes:
         files: in any mix: paths, globs or URLs of WARC and WAT files, path listings, lists of URLs
-            (`tasks.pair_sources`). A pair is kept where it comes first in this order.
+            (`tasks.sources.pair_sources`). A pair is kept where it comes first in this order.
     """
 
     files: tuple[Entry, ...] = Field(min_length=1)
@@ -93,7 +93,7 @@ def _units(made: Made, output: str) -> tuple[Unit, ...]:
 
 
 def collect_source(source: Source, shard: ShardWork, reader: dict[str, Any]) -> None:
-    """Make the unit of one file; `reader` says how it is read (`tasks.pair_sources`)."""
+    """Make the unit of one file; `reader` says how it is read (`tasks.sources.pair_sources`)."""
     label = f"{source.name[:120]}-{digest([source.name, source.identity])[:12]}"
     pairs, drops = (shard.scratch / f"{kind}-{label}.parquet" for kind in ("pairs", "drops"))
     with TableWriter(pairs, PAIR_SCHEMA) as kept, TableWriter(drops, DROP_SCHEMA) as dropped:

@@ -2,8 +2,8 @@
 
 For collections in which a caption that comes again adds nothing; many pictures of "a red circle"
 are no fault by themselves, so this is for who asks for it. Resemblance is that of MinHash
-(`tasks.minhash`): signatures that share a band are compared. What resembles what resembles it is
-one group; its longest caption stays.
+(`tasks.dedup.minhash`): signatures that share a band are compared. What resembles what resembles it
+is one group; its longest caption stays.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from infra.work import ShardWork, Work
 from schemas.artifact import ClusterTable, PairTable, Unit
 from schemas.records import CLUSTER_SCHEMA, PAIR_SCHEMA, DropReason
 from schemas.stage import StageParams, stage
-from tasks.clusters import Components
+from tasks.dedup.clusters import Components
+from tasks.dedup.minhash import PLACES, band_rows, resemblance, signatures
+from tasks.dedup.near_pairs import in_runs
+from tasks.dedup.rewriting import rewrite_pairs
+from tasks.dedup.same_pairs import ROW, Tied, plans, tie
 from tasks.dedup_urls import DistinctPairs
 from tasks.funnel import tally
-from tasks.minhash import PLACES, band_rows, resemblance, signatures
-from tasks.near_pairs import in_runs
-from tasks.rewriting import rewrite_pairs
-from tasks.same_pairs import ROW, Tied, plans, tie
 
 STAGE = "dedup_captions"
 

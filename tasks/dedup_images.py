@@ -1,9 +1,9 @@
 """Drop pairs whose picture is there already: the same bytes, or the same to the eye.
 
 Every shard is described by itself (hash, thumbnail, area), clusters are found over all of them, and
-only shards that lose a pair are written anew. See `tasks.picture_hash` and `tasks.clusters`. The
-descriptions are an output: given to a later collection as `earlier`, they keep what is there
-already from coming back.
+only shards that lose a pair are written anew. See `tasks.dedup.picture_hash` and
+`tasks.dedup.clusters`. The descriptions are an output: given to a later collection as `earlier`,
+they keep what is there already from coming back.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from infra.work import ShardWork, Work
 from schemas.artifact import ClusterTable, DropTable, ImageShards, PictureFeatures, Unit
 from schemas.records import CLUSTER_SCHEMA
 from schemas.stage import StageParams, stage
-from tasks.clusters import Bounds, Clusters, Features, find_clusters, hex_of
+from tasks.dedup.clusters import Bounds, Clusters, Features, find_clusters, hex_of
+from tasks.dedup.picture_hash import HASH_BYTES, THUMBNAIL_BYTES, hash_picture, thumbnail_of
+from tasks.dedup.rewriting import plan, rewrite
 from tasks.funnel import tally
-from tasks.picture_hash import HASH_BYTES, THUMBNAIL_BYTES, hash_picture, thumbnail_of
 from tasks.pictures import Undecodable, decode
-from tasks.rewriting import plan, rewrite
 
 STAGE = "dedup_images"
 

@@ -26,13 +26,13 @@ from infra.work import ShardWork, Work
 from schemas.artifact import ClusterTable, DropTable, Embeddings, ImageShards, Ranker, Unit
 from schemas.records import CLUSTER_SCHEMA, DropReason
 from schemas.stage import stage
+from tasks.dedup.kmeans import assign_cells
+from tasks.dedup.rewriting import plan, rewrite
 from tasks.devices import steady_threads
 from tasks.embedding import Encoder, batches
 from tasks.funnel import tally
-from tasks.kmeans import assign_cells
 from tasks.networks import NetworkParams
 from tasks.pictures import decode
-from tasks.rewriting import plan, rewrite
 
 STAGE = "dedup_semantic"
 _IN_CELL = 4096  # pictures that k-means is to put into a cell

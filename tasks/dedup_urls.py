@@ -16,10 +16,10 @@ from infra.work import ShardWork, Work
 from schemas.artifact import ClusterTable, DropTable, PairTable, Unit
 from schemas.records import CLUSTER_SCHEMA, PAIR_SCHEMA, DropReason
 from schemas.stage import StageParams, stage
+from tasks.dedup.hash_groups import hash_text, whole_groups, write_groups
+from tasks.dedup.rewriting import rewrite_pairs
+from tasks.dedup.same_pairs import ROW, plans, tie
 from tasks.funnel import tally
-from tasks.hash_groups import hash_text, whole_groups, write_groups
-from tasks.rewriting import rewrite_pairs
-from tasks.same_pairs import ROW, plans, tie
 
 STAGE = "dedup_urls"
 

@@ -25,12 +25,12 @@ from schemas.artifact import DropTable, Findings, ImageShards, Ranker, TextToken
 from schemas.base import Frozen
 from schemas.records import FINDING_SCHEMA, DropReason
 from schemas.stage import Source, stage
+from tasks.dedup.rewriting import plan, rewrite
 from tasks.devices import steady_threads
 from tasks.embedding import Encoder, batches
 from tasks.funnel import tally
 from tasks.lexicon.lists import pinned_sources
 from tasks.networks import NetworkParams
-from tasks.rewriting import plan, rewrite
 
 STAGE = "filter_by_clip"
 _DIGITS = 5  # of scores: what other sums of the same numbers may change is beyond them

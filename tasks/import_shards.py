@@ -28,11 +28,11 @@ from schemas.base import digest
 from schemas.records import DROP_SCHEMA, DropReason, drop_record, pair_key
 from schemas.stage import Source, StageParams, stage
 from tasks.captioned import MOST_CAPTION_BYTES, MOST_PICTURE_BYTES, PICTURES
-from tasks.found import MAX_CAPTION
 from tasks.funnel import tally
+from tasks.sources.found import MAX_CAPTION
+from tasks.sources.urls import UnusableAddress, absolute_url, host_of
+from tasks.sources.warc import Fault
 from tasks.text import one_line
-from tasks.urls import UnusableAddress, absolute_url, host_of
-from tasks.warc import Fault
 
 STAGE = "import_shards"
 

@@ -19,8 +19,8 @@ from infra.tables import read_table
 from infra.work import ShardWork, Work
 from schemas.artifact import Unit
 from schemas.records import PAIR_SCHEMA, DropReason
+from tasks.dedup.hash_groups import hash_text, whole_groups, write_groups
 from tasks.filters import FilterParams, Objection
-from tasks.hash_groups import hash_text, whole_groups, write_groups
 
 _ROW = np.dtype([("group", "<u8"), ("image", "<u8")])
 _NUMBER = re.compile(r"\d+")

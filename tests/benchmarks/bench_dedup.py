@@ -26,8 +26,8 @@ sys.path.insert(0, str(ROOT))
 from scipy.sparse import coo_array  # noqa: E402
 from scipy.sparse.csgraph import connected_components  # noqa: E402
 
-from tasks.clusters import Components  # noqa: E402
-from tasks.near_pairs import near_pairs  # noqa: E402
+from tasks.dedup.clusters import Components  # noqa: E402
+from tasks.dedup.near_pairs import near_pairs  # noqa: E402
 
 _SCANNED = 20_000
 

@@ -58,8 +58,8 @@ def _is_page(record: Any) -> bool:
 
 
 def _our_pages(path: Path) -> dict[str, Any]:
-    from tasks.pages import pairs_of_page
-    from tasks.warc import Page, read_pages
+    from tasks.sources.pages import pairs_of_page
+    from tasks.sources.warc import Page, read_pages
 
     start, found, pages = time.process_time(), set(), 0
     for page in read_pages(path):
@@ -71,7 +71,7 @@ def _our_pages(path: Path) -> dict[str, Any]:
 
 
 def _plain_wat(path: Path) -> dict[str, Any]:
-    from tasks.wat import _found
+    from tasks.sources.wat import _found
 
     def read() -> Iterator[Any]:
         with path.open("rb") as file:
@@ -85,7 +85,7 @@ def _plain_wat(path: Path) -> dict[str, Any]:
 
 
 def _our_wat(path: Path) -> dict[str, Any]:
-    from tasks.wat import pairs_of_wat
+    from tasks.sources.wat import pairs_of_wat
 
     return _timed_wat(pairs_of_wat(path, path.name))
 
@@ -100,8 +100,8 @@ def _timed_wat(records: Iterator[Any]) -> dict[str, Any]:
 
 def _make_files(folder: Path, count: int) -> tuple[Path, Path, int]:
     """A WARC and a WAT file of drawn pages, and how many records the latter has."""
-    from tests.tasks.warc_files import WarcMaker, add_wat
-    from tests.tasks.web_pages import page
+    from tests.tasks.sources.warc_files import WarcMaker, add_wat
+    from tests.tasks.sources.web_pages import page
 
     warc, wat = WarcMaker(), WarcMaker()
     for seed in range(count):
@@ -171,8 +171,8 @@ def _collect(files: list[str]) -> None:
 
 
 def _compare_memory(folder: Path, count: int) -> None:
-    from tests.tasks.warc_files import WarcMaker
-    from tests.tasks.web_pages import page
+    from tests.tasks.sources.warc_files import WarcMaker
+    from tests.tasks.sources.web_pages import page
 
     files = []
     for number in range(9):

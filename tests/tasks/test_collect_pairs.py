@@ -17,10 +17,10 @@ from infra.tables import read_table
 from infra.work import Work
 from schemas.records import DROP_SCHEMA, PAIR_SCHEMA
 from tasks.collect_pairs import CollectParams, collect_pairs
-from tasks.warc import MAX_PAGE
+from tasks.sources.warc import MAX_PAGE
 from tests.tasks import plain_pages
-from tests.tasks.warc_files import WarcMaker, add_wat, simple
-from tests.tasks.web_pages import page
+from tests.tasks.sources.warc_files import WarcMaker, add_wat, simple
+from tests.tasks.sources.web_pages import page
 
 # warcio leaves its temporary files to the collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")

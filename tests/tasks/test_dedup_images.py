@@ -14,9 +14,9 @@ from infra.work import Work
 from schemas.artifact import ImageShards
 from schemas.records import CLUSTER_SCHEMA, DROP_SCHEMA
 from schemas.scene import all_scenes
-from tasks.clusters import Bounds, Features, find_clusters
+from tasks.dedup.clusters import Bounds, Features, find_clusters
+from tasks.dedup.picture_hash import hash_picture
 from tasks.dedup_images import DedupParams, dedup_images
-from tasks.picture_hash import hash_picture
 from tasks.pictures import decode
 from tests.tasks.image_shards import add_samples, make_sample, samples_of, saved
 

@@ -6,10 +6,10 @@ import pytest
 from infra.tables import read_table
 from infra.work import Work
 from schemas.records import CLUSTER_SCHEMA, DROP_SCHEMA, PAIR_SCHEMA
+from tasks.dedup.hash_groups import whole_groups, write_groups
+from tasks.dedup.minhash import band_rows, normal, resemblance, signatures
 from tasks.dedup_captions import DedupCaptionsParams, dedup_captions
 from tasks.dedup_urls import DedupUrlsParams, dedup_urls
-from tasks.hash_groups import whole_groups, write_groups
-from tasks.minhash import band_rows, normal, resemblance, signatures
 from tests.tasks.pair_rows import add_pairs, pair_row
 
 

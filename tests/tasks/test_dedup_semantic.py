@@ -12,8 +12,8 @@ from infra.errors import PermanentError
 from infra.tables import read_table
 from infra.work import Work
 from schemas.records import CLUSTER_SCHEMA, DROP_SCHEMA
+from tasks.dedup.kmeans import assign_cells
 from tasks.dedup_semantic import DedupSemanticParams, Pictures, dedup_semantic, find_survivors
-from tasks.kmeans import assign_cells
 from tests.tasks.image_shards import add_samples, make_sample, samples_of, saved
 from tests.tasks.tiny_models import add_ranker
 

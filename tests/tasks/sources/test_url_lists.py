@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from infra.errors import PermanentError
 from schemas.records import pair_key
 from tasks.collect_pairs import CollectParams
-from tasks.url_lists import pairs_of_list
-from tasks.warc import Fault
+from tasks.sources.url_lists import pairs_of_list
+from tasks.sources.warc import Fault
 
 ROWS = [
     {"URL": f"https://a.test/{n}.jpg", "TEXT": f"caption {n}, \"said\"\nésy 東京", "LICENSE": "?",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from tasks.urls import UnusableAddress, absolute_url
+from tasks.sources.urls import UnusableAddress, absolute_url
 
 MOST = 4  # licenses of one page or figure; some pages list every license that there is
 _COMMONS = re.compile(

@@ -5,11 +5,11 @@ import json
 import pytest
 from warcio.archiveiterator import ArchiveIterator
 
-from tasks.warc import Fault
-from tasks.wat import pairs_of_wat
+from tasks.sources.warc import Fault
+from tasks.sources.wat import pairs_of_wat
 from tests.tasks import plain_pages
-from tests.tasks.warc_files import WarcMaker, add_wat
-from tests.tasks.web_pages import page
+from tests.tasks.sources.warc_files import WarcMaker, add_wat
+from tests.tasks.sources.web_pages import page
 
 # warcio leaves its temporary files to the collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")

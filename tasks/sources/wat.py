@@ -15,13 +15,13 @@ from typing import Any
 
 import orjson
 
-from tasks.found import MAX_CAPTION, Found, Place
-from tasks.licenses import license_of
-from tasks.open_graph import shared_images
-from tasks.optout import HEADERS, signals_of
+from tasks.sources.found import MAX_CAPTION, Found, Place
+from tasks.sources.licenses import license_of
+from tasks.sources.open_graph import shared_images
+from tasks.sources.optout import HEADERS, signals_of
+from tasks.sources.urls import UnusableAddress, absolute_url, host_of
+from tasks.sources.warc import METADATA, Fault, records_of
 from tasks.text import one_line
-from tasks.urls import UnusableAddress, absolute_url, host_of
-from tasks.warc import METADATA, Fault, records_of
 
 MAX_RECORD = 16 << 20  # bytes, unpacked; as Python's objects JSON takes up to 25 times as much
 # Either of them is in a record that has an image; `/` may be written `\\/` in JSON.

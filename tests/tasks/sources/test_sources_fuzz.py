@@ -18,12 +18,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.records import DROP_SCHEMA, PAIR_SCHEMA
-from tasks.pages import pairs_of_page
-from tasks.url_lists import pairs_of_list
-from tasks.warc import Fault, Page, read_pages
-from tasks.wat import pairs_of_wat
-from tests.tasks.plain_pages import wat_of_page
-from tests.tasks.web_pages import page
+from tasks.sources.pages import pairs_of_page
+from tasks.sources.url_lists import pairs_of_list
+from tasks.sources.warc import Fault, Page, read_pages
+from tasks.sources.wat import pairs_of_wat
+from tests.tasks.sources.plain_pages import wat_of_page
+from tests.tasks.sources.web_pages import page
 
 CASES = int(os.environ.get("TAPIR_FUZZ_EXAMPLES", "500"))
 MOST_SECONDS = 5.0  # of one case, which has some kilobytes

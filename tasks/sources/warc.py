@@ -19,7 +19,7 @@ from pathlib import Path
 
 from fastwarc.warc import WarcRecord
 
-from tasks.optout import HEADERS
+from tasks.sources.optout import HEADERS
 
 MAX_RECORD = 64 << 20  # bytes of one record, unpacked; larger ones are counted as bad
 # Bytes of one page's HTML; what is beyond is not read, and the page is counted. The parser takes

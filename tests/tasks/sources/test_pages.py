@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.records import DropReason, pair_key
-from tasks.encodings import decode
-from tasks.found import MAX_CAPTION
-from tasks.optout import forbids, signals_of
-from tasks.pages import pairs_of_page
+from tasks.sources.encodings import decode
+from tasks.sources.found import MAX_CAPTION
+from tasks.sources.optout import forbids, signals_of
+from tasks.sources.pages import pairs_of_page
+from tasks.sources.urls import UnusableAddress
+from tasks.sources.warc import Page
 from tasks.text import one_line
-from tasks.urls import UnusableAddress
-from tasks.warc import Page
 from tests.tasks import plain_pages
-from tests.tasks.web_pages import page
+from tests.tasks.sources.web_pages import page
 
 BY = "https://creativecommons.org/licenses/by/4.0/"
 

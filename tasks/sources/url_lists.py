@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infra.errors import PermanentError
-from tasks.found import MAX_CAPTION, Found, Place
+from tasks.sources.found import MAX_CAPTION, Found, Place
+from tasks.sources.urls import UnusableAddress, absolute_url, host_of
+from tasks.sources.warc import Fault
 from tasks.text import one_line
-from tasks.urls import UnusableAddress, absolute_url, host_of
-from tasks.warc import Fault
 
 _BATCH = 4096  # rows
 _MOST_LINE = 1 << 20  # characters of a line, and of a field

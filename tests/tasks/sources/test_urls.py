@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from schemas.records import DropReason
 from tasks import urls
-from tasks.urls import UnusableAddress, absolute_url, host_of
+from tasks.sources.urls import UnusableAddress, absolute_url, host_of
 
 BASE = "http://a.test/dir/page.html?x=1"
 

@@ -17,15 +17,15 @@ from typing import Any
 
 from resiliparse.parse.html import HTMLTree
 
-from tasks.encodings import decode
-from tasks.found import MAX_CAPTION, Found, Place
-from tasks.image_addresses import ATTRIBUTES, SETS, addresses
-from tasks.licenses import license_of
-from tasks.open_graph import shared_images
-from tasks.optout import signals_of
+from tasks.sources.encodings import decode
+from tasks.sources.found import MAX_CAPTION, Found, Place
+from tasks.sources.image_addresses import ATTRIBUTES, SETS, addresses
+from tasks.sources.licenses import license_of
+from tasks.sources.open_graph import shared_images
+from tasks.sources.optout import signals_of
+from tasks.sources.urls import UnusableAddress, absolute_url, host_of
+from tasks.sources.warc import Page
 from tasks.text import one_line
-from tasks.urls import UnusableAddress, absolute_url, host_of
-from tasks.warc import Page
 
 MAX_CLIMB = 64  # elements between an image and its figure; bounds the work on absurd nesting
 MAX_DEPTH = 512  # of a figcaption; as deep as browsers nest elements

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tasks.near_pairs import choose_split, near_pairs
+from tasks.dedup.near_pairs import choose_split, near_pairs
 
 
 def slowly(hashes, distance):

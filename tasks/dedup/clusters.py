@@ -18,8 +18,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from schemas.records import DropReason
-from tasks.near_pairs import near_pairs
-from tasks.picture_hash import differences
+from tasks.dedup.near_pairs import near_pairs
+from tasks.dedup.picture_hash import differences
 
 SURVIVOR, EARLIER = "survivor", "earlier"
 _RULES = (SURVIVOR, EARLIER, DropReason.EXACT_DUPLICATE, DropReason.NEAR_DUPLICATE)

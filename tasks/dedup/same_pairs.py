@@ -16,7 +16,7 @@ from infra.tables import read_columns
 from infra.work import Work
 from schemas.artifact import Unit
 from schemas.records import PAIR_SCHEMA, DropReason
-from tasks.rewriting import plan
+from tasks.dedup.rewriting import plan
 
 EARLIER, SURVIVOR = "earlier", "survivor"
 ROW = np.dtype([("group", "<u8"), ("key", "S16"), ("length", "<i4"), ("earlier", "?")])

@@ -6,8 +6,8 @@ import random
 import pytest
 from warcio.archiveiterator import ArchiveIterator
 
-from tasks.warc import Fault, Page, read_pages, read_records
-from tests.tasks.warc_files import WarcMaker, simple
+from tasks.sources.warc import Fault, Page, read_pages, read_records
+from tests.tasks.sources.warc_files import WarcMaker, simple
 
 # warcio leaves its temporary files to the collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")

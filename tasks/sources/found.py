@@ -12,9 +12,9 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from schemas.records import DropReason, drop_record, pair_key
-from tasks.optout import forbids
+from tasks.sources.optout import forbids
+from tasks.sources.urls import UnusableAddress, absolute_url
 from tasks.text import one_line
-from tasks.urls import UnusableAddress, absolute_url
 
 STAGE = "collect_pairs"
 MAX_CAPTION = 4096  # characters; longer ones are cut, and are no captions anyway
@@ -38,7 +38,7 @@ class Place:
         base: what the addresses of images are relative to; empty if they are absolute.
         source: name of the source file.
         offset: of the record in it, in bytes; of a list's row, its number.
-        signals: opt-out signals (`tasks.optout`).
+        signals: opt-out signals (`tasks.sources.optout`).
         license: URLs of the page's license, `;` between them.
     """
 
