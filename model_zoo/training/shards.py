@@ -109,8 +109,8 @@ class Shards:
             runs = self._runs.get((kind, name, axis))
             if runs:
                 flat = self._join(runs, kind, name, 0, math.prod(shape), rest)
-                return flat.view(shape[1], shape[0]).T.contiguous() if axis else flat.view(*shape)
-        return self._join([], kind, name, 0, math.prod(shape), rest).view(*shape)
+                return flat.view(shape[1], shape[0]).T.contiguous() if axis else flat.view(tuple(shape))
+        return self._join([], kind, name, 0, math.prod(shape), rest).view(tuple(shape))
 
     def _join(
         self, runs: Sequence[_Run], kind: str, name: str, start: int, end: int, rest: float | None

@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT))
 
 from warcio.archiveiterator import ArchiveIterator  # noqa: E402
 
-from tests.tasks import plain_pages  # noqa: E402
+from tests.tasks.sources import plain_pages  # noqa: E402
 
 ROUNDS = 3
 

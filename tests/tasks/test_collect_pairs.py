@@ -18,7 +18,7 @@ from infra.work import Work
 from schemas.records import DROP_SCHEMA, PAIR_SCHEMA
 from tasks.collect_pairs import CollectParams, collect_pairs
 from tasks.sources.warc import MAX_PAGE
-from tests.tasks import plain_pages
+from tests.tasks.sources import plain_pages
 from tests.tasks.sources.warc_files import WarcMaker, add_wat, simple
 from tests.tasks.sources.web_pages import page
 

@@ -126,3 +126,9 @@ def test_a_shard_is_a_copy_in_fp32_of_views(tmp_path: Path) -> None:
     shards = Shards([tmp_path / "one"])
     for name in ("w", "v"):
         assert shards.whole("weight", name, (3,)).tolist() == [2, 3, 4]
+
+
+def test_a_single_number_is_a_parameter_too(tmp_path: Path) -> None:
+    write_shard(tmp_path / "shard-0.safetensors", {"weight/scale@0": torch.tensor([3.0])})
+    whole = Shards([tmp_path / "shard-0.safetensors"]).whole("weight", "scale", ())
+    assert whole.shape == () and whole == 3.0

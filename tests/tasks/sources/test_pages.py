@@ -15,7 +15,7 @@ from tasks.sources.pages import pairs_of_page
 from tasks.sources.urls import UnusableAddress
 from tasks.sources.warc import Page
 from tasks.text import one_line
-from tests.tasks import plain_pages
+from tests.tasks.sources import plain_pages
 from tests.tasks.sources.web_pages import page
 
 BY = "https://creativecommons.org/licenses/by/4.0/"

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.records import DropReason
-from tasks import urls
+from tasks.sources import urls
 from tasks.sources.urls import UnusableAddress, absolute_url, host_of
 
 BASE = "http://a.test/dir/page.html?x=1"

@@ -7,7 +7,7 @@ from warcio.archiveiterator import ArchiveIterator
 
 from tasks.sources.warc import Fault
 from tasks.sources.wat import pairs_of_wat
-from tests.tasks import plain_pages
+from tests.tasks.sources import plain_pages
 from tests.tasks.sources.warc_files import WarcMaker, add_wat
 from tests.tasks.sources.web_pages import page
 
