@@ -43,8 +43,11 @@ class PlainEngine:
         """All gradients; those that the loss does not depend on are zero."""
         self.backward(loss)
         for fragment in self.fragments:
-            if fragment.home.grad is None:
-                fragment.home.grad = torch.zeros_like(fragment.home)
+            gradient = fragment.home.grad
+            # Convolutions leave gradients in an order of their own.
+            fragment.home.grad = (
+                torch.zeros_like(fragment.home) if gradient is None else gradient.contiguous()
+            )
         gradients = [flat_gradient(fragment.home) for fragment in self.fragments]
         if self.processes.per_machine > 1:
             self._average(gradients)
