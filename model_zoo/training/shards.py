@@ -109,7 +109,9 @@ class Shards:
             runs = self._runs.get((kind, name, axis))
             if runs:
                 flat = self._join(runs, kind, name, 0, math.prod(shape), rest)
-                return flat.view(shape[1], shape[0]).T.contiguous() if axis else flat.view(tuple(shape))
+                if axis:
+                    return flat.view(shape[1], shape[0]).T.contiguous()
+                return flat.view(tuple(shape))
         return self._join([], kind, name, 0, math.prod(shape), rest).view(tuple(shape))
 
     def _join(

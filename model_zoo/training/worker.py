@@ -69,6 +69,9 @@ def prepare(run: RunConfig, processes: Processes) -> Training:
     if isinstance(recipe, StartsFromData):
         recipe.start_from_data(dataset, config.seed)
     order = Order(dataset, config.batch_size, config.seed, processes.rank, processes.size)
+    for parameter in recipe.network.parameters():
+        # Fragments are runs of a parameter's elements in their own order, whatever the layout.
+        parameter.data = parameter.data.contiguous()
     blocks = Blocks.find(recipe.network)
     engine = build_engine(recipe, config, processes)
     return Training(run, processes, recipe, engine, order, blocks)
