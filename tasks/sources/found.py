@@ -98,5 +98,7 @@ class Place:
             try:
                 return absolute_url(address, self.base), None
             except UnusableAddress as error:
-                refused = error
+                # Without its traceback, which would hold the page until another thread finds it,
+                # and a parsed page may only be dropped where it was parsed.
+                refused = error.with_traceback(None)
         return address, refused or UnusableAddress(DropReason.BAD_URL, "no address")

@@ -1,5 +1,6 @@
 """Pairs of a page: the right caption for the right address, in any encoding, whatever the HTML."""
 
+import gc
 import time
 
 import pytest
@@ -358,3 +359,17 @@ def test_alternative_texts_are_those_that_beautiful_soup_finds(pieces):
 
     rows = [one.row for one in found(html) if not one.dropped]
     assert [row["caption"] for row in rows if row["caption_source"] == "alt"] == theirs
+
+
+def test_nothing_of_a_page_is_left_to_the_garbage_collector() -> None:
+    """It may run in any thread, and what the parser made must be dropped in its own."""
+    html = (
+        '<figure><img src="blob:x" alt="a"><img src="javascript:y" alt="b"></figure><img alt="c">'
+    )
+    gc.collect()
+    gc.disable()
+    try:
+        found = list(pairs_of_page(Page("https://a.test/", html.encode(), None, {}, 0), "s"))
+        assert len(found) == 3 and gc.collect() == 0
+    finally:
+        gc.enable()
