@@ -116,7 +116,8 @@ def test_skipped_spans_stay_as_they_are_and_the_rest_does_not(
         updated = _everything(plain, whole[number])
         for now, then, wanted in zip(found, before[number], updated, strict=True):
             assert torch.equal(now[kept], then[kept])
-            assert torch.equal(now[~kept], wanted[~kept])
+            # The kernel that is used where nothing is left out rounds in another order.
+            torch.testing.assert_close(now[~kept], wanted[~kept])
             assert kept.all() or not torch.equal(now[~kept], then[~kept])
 
 
