@@ -1,4 +1,5 @@
-"""The command line: run, plan, trace, verify, sample, vote, demo, join, report, accept, reindex.
+"""The command line: run, plan, trace, verify, sample, vote, demo, join, report, croissant, accept,
+reindex.
 
 Heavy imports wait until a command needs them: `tapir plan` must answer in a second or two.
 """
@@ -40,6 +41,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="STAGE.PARAM=VALUE, validated like the file.")
 ]
+LastMonth = Annotated[
+    str | None,
+    typer.Option("--month", help="YYYY-MM, the last that counts where `{month}` is declared."),
+]
 HERE = Path(".tapir")
 
 
@@ -60,6 +65,7 @@ def run(
     home: Home = HERE,
     store: StoreUrl = "",
     dask: DaskAddress = None,
+    month: LastMonth = None,
     profile: Annotated[
         int, typer.Option(min=0, help="Trace so many updates of every training that runs.")
     ] = 0,
@@ -68,7 +74,7 @@ def run(
     settings = settings or []
     if profile:
         settings = [*settings, *_profiled(pipeline, settings, profile)]
-    _run(pipeline, until, settings, home, store, dask)
+    _run(pipeline, until, settings, home, store, dask, month)
 
 
 @app.command()
@@ -77,6 +83,7 @@ def plan(  # noqa: PLR0913, PLR0917 - an argument is an option
     settings: Settings = None,
     home: Home = HERE,
     store: StoreUrl = "",
+    month: LastMonth = None,
     as_json: AsJson = False,
     cost: cost_options.Cost = False,
     machines: cost_options.Machines = None,
@@ -95,7 +102,7 @@ def plan(  # noqa: PLR0913, PLR0917 - an argument is an option
     from flows.declaration import load_pipeline
     from flows.plan import plan as plan_stages
 
-    bound = load_pipeline(pipeline, settings or [])
+    bound = load_pipeline(pipeline, settings or [], month)
     options = cost_options.CostOptions(
         machines, gpus, gpu, price, utilisation, tokens_per_second, rank, batch, pairs, picture_kb,
         mbit,
@@ -265,7 +272,39 @@ def report(
     from flows.reporting import write_report
 
     environment, opened = _open(home, store)
-    typer.echo(write_report(load_pipeline(pipeline, settings or []), opened, environment))
+    try:
+        typer.echo(write_report(load_pipeline(pipeline, settings or []), opened, environment))
+    finally:
+        environment.close()
+
+
+@app.command()
+def croissant(
+    ref: Annotated[str, typer.Argument(help="PIPELINE/STAGE that keeps images, or a digest.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", help="File; by default beside the pipeline's report.")
+    ] = None,
+    base: Annotated[str, typer.Option(help="URL of the folder where copies of shards lie.")] = "",
+    license_url: Annotated[
+        str, typer.Option("--license", help="URL of the license of the whole, if there is one.")
+    ] = "",
+    home: Home = HERE,
+    store: StoreUrl = "",
+) -> None:
+    """Describe a dataset of images in Croissant (JSON-LD): its files, fields and origins."""
+    from infra.croissant import describe
+    from infra.trace import chain, resolve
+
+    environment, opened = _open(home, store)
+    found = chain(opened, resolve(opened, ref, environment.tracking_uri))
+    if found.broken or not found.manifests:
+        _fail(f"{ref}: its origins cannot be told: {found.broken or 'nothing is known of it'}")
+    last = found.manifests[0]
+    path = output or environment.home / "reports" / last.pipeline / f"{last.stage}.croissant.json"
+    described = describe(opened, found.manifests, path, base, license_url)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    typer.echo(path)
 
 
 @app.command()
@@ -299,14 +338,14 @@ def reindex(home: Home = HERE, store: StoreUrl = "") -> None:
 
 def _run(
     pipeline: str, until: str | None, settings: list[str], home: Path, store: str,
-    dask: str | None,
+    dask: str | None, month: str | None = None,
 ) -> None:  # fmt: skip
     from flows.declaration import load_pipeline
     from flows.display import Display
     from infra.prefect_server import prefect_server
 
     last = [until] if until else []
-    bound = load_pipeline(pipeline, settings).until(*last)  # refused before anything starts
+    bound = load_pipeline(pipeline, settings, month).until(*last)  # refused before anything starts
     home = home.absolute()
     with prefect_server(home) as server:
         from flows import run as flow  # its imports take as long as the server's start
@@ -318,7 +357,7 @@ def _run(
             try:
                 flow.run_pipeline(
                     pipeline, until=last, overrides=settings, home=str(home),
-                    store=store, dask=dask,
+                    store=store, dask=dask, month=bound.month,
                 )  # fmt: skip
             except flow.PipelineFailed as error:
                 _show_failures(error.failures, home / "logs" / "failures.log")

@@ -5,22 +5,14 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.declaration import BoundPipeline, load_pipeline
+from flows.months import scheduled_start
 from flows.run import run_pipeline
-from schemas.artifact import (
-    Artifact,
-    ClusterTable,
-    DropTable,
-    ImageShards,
-    Outcomes,
-    PairTable,
-)
-
-_DATA: tuple[type[Artifact], ...] = (PairTable, DropTable, Outcomes, ImageShards, ClusterTable)
 
 
 @flow(name="collect", persist_result=False)
 def collect(
     pipeline: str,
+    month: str | None = None,
     overrides: list[str] | None = None,
     home: str = ".tapir",
     store: str = "",
@@ -28,10 +20,11 @@ def collect(
 ) -> dict[str, str]:
     """Run the data stages; only new sources and changed filters cost anything.
 
-    Args and errors: as `flows.run.run_pipeline`.
+    Args, returns and errors: as `flows.run.run_pipeline`.
     """
-    until = data_stages(load_pipeline(pipeline, overrides or []))
-    return run_pipeline(pipeline, until, overrides, home, store, dask)
+    # Settled here: the flow that this one calls has a start of its own.
+    bound = load_pipeline(pipeline, overrides or [], month, scheduled_start())
+    return run_pipeline(pipeline, data_stages(bound), overrides, home, store, dask, bound.month)
 
 
 def data_stages(pipeline: BoundPipeline) -> list[str]:
@@ -39,5 +32,5 @@ def data_stages(pipeline: BoundPipeline) -> list[str]:
     return [
         name
         for name, stage in pipeline.stages.items()
-        if stage.spec.outputs and all(kind in _DATA for kind in stage.spec.outputs.values())
+        if stage.spec.outputs and all(kind.is_data for kind in stage.spec.outputs.values())
     ]

@@ -9,6 +9,7 @@ import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from typing import Any
 import yaml
 
 import tasks
+from flows.months import months_of, spread
 from schemas.pipeline import (
     DeclarationError,
     Located,
+    Month,
     Pipeline,
     StageDeclaration,
     Web,
@@ -58,6 +61,7 @@ class BoundPipeline:
     web: Web | None
     stages: Mapping[str, BoundStage]
     declaration: Mapping[str, Any]  # the values as written, overrides applied
+    month: Month | None = None  # the last one that counts, where months are declared
 
     def until(self, *last: str) -> BoundPipeline:
         """Only the given stages and what they need; all of them if none is given.
@@ -73,19 +77,25 @@ class BoundPipeline:
                 raise DeclarationError(f"{self.file}: {message}")
         needed = set().union(*(self._needed(name) for name in last))
         kept = {name: one for name, one in self.stages.items() if name in needed}
-        return BoundPipeline(self.name, self.file, self.web, kept, self.declaration)
+        return BoundPipeline(self.name, self.file, self.web, kept, self.declaration, self.month)
 
     def _needed(self, last: str) -> set[str]:
         links = self.stages[last].inputs.values()
         return {last}.union(*(self._needed(link.stage) for link in links))
 
 
-def load_pipeline(name: str, overrides: Sequence[str] = ()) -> BoundPipeline:
+def load_pipeline(
+    name: str,
+    overrides: Sequence[str] = (),
+    month: Month | None = None,
+    now: datetime | None = None,
+) -> BoundPipeline:
     """Read, override and check a declaration.
 
     Args:
         name: a path, or the name of a bundled declaration (`shapes`).
         overrides: `STAGE.PARAM=VALUE` each, VALUE written as in YAML.
+        month: the last one that counts, for a declaration with months; by default that of `now`.
 
     Raises:
         DeclarationError: naming file, line, key and what would be right.
@@ -93,7 +103,7 @@ def load_pipeline(name: str, overrides: Sequence[str] = ()) -> BoundPipeline:
     located = read_declaration(find_declaration(name))
     for text in overrides:
         _override(located, text)
-    return bind(located)
+    return bind(located, month, now)
 
 
 def find_declaration(name: str) -> Path:
@@ -107,20 +117,24 @@ def find_declaration(name: str) -> Path:
     return path
 
 
-def bind(located: Located) -> BoundPipeline:
+def bind(
+    located: Located, month: Month | None = None, now: datetime | None = None
+) -> BoundPipeline:
     """Bind the values of a file to the stages."""
     declared: Pipeline = validate(Pipeline, located.values, located)
+    months = months_of(declared, month, now, located)
     specs = {
         name: _find_stage(stage.task, located, ("stages", name, "task"))
         for name, stage in declared.stages.items()
     }
     bound = {
-        name: _bind_stage(name, stage, specs, located) for name, stage in declared.stages.items()
+        name: _bind_stage(name, stage, specs, months, located)
+        for name, stage in declared.stages.items()
     }
     order = _order(bound, located)
     return BoundPipeline(
         declared.name, located.file, declared.web, {name: bound[name] for name in order},
-        located.values,
+        located.values, months[-1] if months else None,
     )  # fmt: skip
 
 
@@ -150,11 +164,13 @@ def _stages() -> list[str]:
 
 
 def _bind_stage(
-    name: str, declared: StageDeclaration, specs: Mapping[str, StageSpec], located: Located
-) -> BoundStage:
+    name: str, declared: StageDeclaration, specs: Mapping[str, StageSpec],
+    months: Sequence[Month], located: Located,
+) -> BoundStage:  # fmt: skip
     spec = specs[name]
     path = ("stages", name)
-    params = validate(spec.params, declared.params, located, (*path, "params"))
+    values = spread(declared.params, months, located, (*path, "params"))
+    params = validate(spec.params, values, located, (*path, "params"))
     for argument in declared.inputs:
         if argument not in spec.inputs:
             message = f"stage function {spec.name} has no such input"

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from PIL import Image
 
+from flows import data_report
 from flows.alternatives import generators, votes
+from flows.data_report import of_kind
 from flows.declaration import BoundPipeline
 from flows.rivals import contests
 from infra.demo_web.access_log import LOG_FILE, read_log, violations
@@ -24,9 +24,6 @@ from infra.provenance import machine
 from infra.report.content import (
     Content,
     Curve,
-    DropGroup,
-    Example,
-    FunnelRow,
     Node,
     Sheet,
     StageRow,
@@ -35,26 +32,31 @@ from infra.report.content import (
 from infra.report.page import render
 from infra.shards import read_shard
 from infra.store import Store
-from schemas.artifact import DropTable, Evaluation, ImageShards, PairTable
+from schemas.artifact import DropTable, Evaluation, ImageShards
 from schemas.manifest import Manifest, Output
 
-_EXAMPLES = 6  # shown for each reason
-_THUMBNAIL = 64  # pixels
 _POINTS = 400  # of a curve
-_DATA = (PairTable.kind, ImageShards.kind)
-# A hostile picture must not take the memory of the machine that shows it.
-_MOST_PIXELS = 20_000_000
 
 Manifests = Mapping[str, Manifest]
 
 
-def write_report(pipeline: BoundPipeline, store: Store, environment: Environment) -> Path:
-    """Write `reports/<pipeline>/index.html` in the home folder; its path."""
+def write_report(
+    pipeline: BoundPipeline,
+    store: Store,
+    environment: Environment,
+    show: Callable[[Content], None] = lambda content: None,
+) -> Path:
+    """Write `reports/<pipeline>/index.html` in the home folder; its path.
+
+    Args:
+        show: is given what the report says, to show it elsewhere, too.
+    """
     with tempfile.TemporaryDirectory() as folder:
         content = gather(pipeline, store, environment, Path(folder))
     path = environment.home / "reports" / pipeline.name / "index.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(render(content), encoding="utf-8")
+    show(content)
     return path
 
 
@@ -67,6 +69,7 @@ def gather(
     sheets, tables = _evaluations(manifests, store, folder)
     truth = _truth(pipeline, manifests, store, environment, folder)
     curves = tuple(_curves(manifests, store, folder))
+    data = data_report.data_stages(manifests, store, environment, folder)
     return Content(
         pipeline=pipeline.name,
         machine=machine(),
@@ -78,7 +81,13 @@ def gather(
             *truth,
         ),
         contests=tuple(contests(pipeline, manifests, store, environment, folder)),
-        funnel=tuple(_funnel(manifests, store, folder)),
+        funnel=tuple(data_report.funnel(data, manifests, store, folder)),
+        data=(
+            *data_report.by_name(data, "source", data_report.declared(manifests)),
+            *data_report.by_name(data, "domain", {}),
+        ),
+        bars=tuple(data_report.distributions(data)),
+        changes=tuple(data_report.changes(manifests, store)),
         counts=tuple(_counts(manifests)),
         curves=curves,
         stages=tuple(_stage_row(manifest) for manifest in manifests.values()),
@@ -95,7 +104,7 @@ def _evaluations(
 ) -> tuple[tuple[Sheet, ...], tuple[Table, ...]]:
     sheets, tables = [], []
     for manifest in manifests.values():
-        for output in _of_kind(manifest, Evaluation.kind):
+        for output in of_kind(manifest, Evaluation.kind):
             for unit in output.units:
                 path = store.fetch(unit, folder)
                 title = unit.name.rsplit(".", 1)[0].replace("_", " ").replace("-", " ")
@@ -175,75 +184,14 @@ def _behaviour(site: Path) -> str:
 
 
 def _final_shards(manifests: Manifests) -> Output | None:
-    shards = [o for m in manifests.values() for o in _of_kind(m, ImageShards.kind)]
+    shards = [o for m in manifests.values() for o in of_kind(m, ImageShards.kind)]
     return shards[-1] if shards else None
 
 
-def _funnel(manifests: Manifests, store: Store, folder: Path) -> Iterable[FunnelRow]:
-    for manifest in manifests.values():
-        kept = [o for kind in _DATA for o in _of_kind(manifest, kind)]
-        if not kept:
-            continue
-        rows = list(_drop_rows(manifest, store, folder))
-        by_reason: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for row in rows:
-            by_reason[row["reason"]].append(row)
-        chosen = {
-            reason: sorted(group, key=lambda row: row["key"])[:_EXAMPLES]
-            for reason, group in by_reason.items()
-        }
-        pictures = _pictures(manifest, manifests, chosen, store, folder)
-        groups = [
-            DropGroup(reason, len(by_reason[reason]), tuple(_example(r, pictures) for r in some))
-            for reason, some in sorted(chosen.items(), key=lambda i: -len(by_reason[i[0]]))
-        ]
-        records = sum(unit.records or 0 for unit in kept[0].units)
-        yield FunnelRow(manifest.stage, records, len(rows), tuple(groups))
-
-
 def _drop_rows(manifest: Manifest, store: Store, folder: Path) -> Iterable[dict[str, Any]]:
-    for output in _of_kind(manifest, DropTable.kind):
+    for output in of_kind(manifest, DropTable.kind):
         for unit in output.units:
             yield from pq.read_table(store.fetch(unit, folder)).to_pylist()
-
-
-def _example(row: Mapping[str, Any], pictures: Mapping[str, bytes]) -> Example:
-    detail = row.get("detail") or ""
-    return Example(row["caption"] or "", detail, row["image_url"], pictures.get(row["key"]))
-
-
-def _pictures(
-    manifest: Manifest, manifests: Manifests, chosen: Mapping[str, list[dict[str, Any]]],
-    store: Store, folder: Path,
-) -> dict[str, bytes]:  # fmt: skip
-    """Small PNGs of dropped pairs, from the shards that the stage read."""
-    wanted = {row["key"] for rows in chosen.values() for row in rows}
-    found = {}
-    for ref in manifest.inputs.values():
-        source = manifests.get(ref.stage)
-        if ref.kind != ImageShards.kind or source is None:
-            continue
-        for unit in source.outputs[ref.output].units:
-            for sample in read_shard(store.fetch(unit, folder)):
-                if sample.key in wanted and (picture := _thumbnail(sample.image)):
-                    found[sample.key] = picture
-    return found
-
-
-def _thumbnail(image: bytes) -> bytes | None:
-    """A small PNG of a picture, or None for one that cannot be shown."""
-    try:
-        with Image.open(io.BytesIO(image)) as opened:
-            if opened.width * opened.height > _MOST_PIXELS:
-                return None
-            opened.draft("RGB", (_THUMBNAIL, _THUMBNAIL))
-            small = opened.convert("RGB")
-        small.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None  # what is shown here was dropped, often because it cannot be decoded
-    target = io.BytesIO()
-    small.save(target, "PNG")
-    return target.getvalue()
 
 
 def _counts(manifests: Manifests) -> Iterable[Table]:
@@ -301,7 +249,3 @@ def _stage_row(manifest: Manifest) -> StageRow:
 def _node(manifest: Manifest) -> Node:
     inputs = tuple(sorted({ref.stage for ref in manifest.inputs.values()}))
     return Node(manifest.stage, inputs, manifest.provenance[:16])
-
-
-def _of_kind(manifest: Manifest, kind: str) -> list[Output]:
-    return [output for output in manifest.outputs.values() if output.kind == kind]

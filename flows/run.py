@@ -25,7 +25,9 @@ from prefect.states import Completed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 
+from flows.artifacts import publish_artifacts
 from flows.declaration import BoundPipeline, BoundStage, load_pipeline
+from flows.months import scheduled_start
 from flows.reporting import write_report
 from flows.stage_runner import RunIds, StageRunner, references
 from flows.web import serving
@@ -273,6 +275,7 @@ def run_pipeline(
     home: str = ".tapir",
     store: str = "",
     dask: str | None = None,
+    month: str | None = None,
 ) -> dict[str, str]:
     """Run a declaration; provenance digests of the finished stages, by name.
 
@@ -283,12 +286,14 @@ def run_pipeline(
         home: folder of local state.
         store: fsspec URL of the store; by default in home.
         dask: address of a scheduler; a local cluster by default.
+        month: the last one that counts, where the declaration has months; by default that for
+            which the run was scheduled.
 
     Raises:
         DeclarationError, PermanentError: before any work, for what can be known to be wrong.
         PipelineFailed: if stages failed.
     """
-    bound = load_pipeline(pipeline, overrides or []).until(*until or ())
+    bound = load_pipeline(pipeline, overrides or [], month, scheduled_start()).until(*until or ())
     environment = Environment(home=Path(home), store_url=store, dask=dask)
     watch = WATCHER.get()
     runner = StageRunner(bound.name, Store(environment.store_url), environment)
@@ -323,7 +328,7 @@ def _execute(bound: BoundPipeline, runner: StageRunner, watch: Watcher) -> dict[
     finally:
         try:
             # A run that stopped half-way shows its funnel all the same.
-            report = write_report(bound, runner.store, runner.environment)
+            report = write_report(bound, runner.store, runner.environment, publish_artifacts)
             lineage.log_files(parent, [report], "report")
         finally:
             lineage.end_pipeline(parent, status)

@@ -233,8 +233,10 @@ class StageRunner:
     def point(self, stage: BoundStage, manifest: Manifest) -> None:
         """Say that this is what the pipeline's stage has now (`PIPELINE/STAGE`)."""
         entry, value = f"pipelines/{self.pipeline}/{stage.name}.json", manifest.provenance
-        if (self.store.read(entry) or {}).get("provenance") != value:
-            self.store.write(entry, {"provenance": value})
+        before = (self.store.read(entry) or {}).get("provenance")
+        if before != value:
+            earlier = {"previous": before} if before else {}
+            self.store.write(entry, {"provenance": value, **earlier})
 
 
 def _keep_metrics(work: Work) -> None:

@@ -39,6 +39,12 @@ def latest(store: Store, pipeline: str, stage: str) -> Manifest | None:
     return read_manifest(store, pointer["provenance"]) if pointer else None
 
 
+def previous(store: Store, pipeline: str, stage: str) -> Manifest | None:
+    """The manifest that a pipeline's stage had before the last one."""
+    pointer = store.read(f"pipelines/{pipeline}/{stage}.json") or {}
+    return read_manifest(store, pointer["previous"]) if "previous" in pointer else None
+
+
 def read_metrics(store: Store, manifest: Manifest) -> list[dict[str, Any]]:
     """The metric series beside a manifest, `{name, value, step}` each; none if none were logged.
 

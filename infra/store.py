@@ -4,7 +4,7 @@
     memo/<key>.json               what one call of a stage's function on one unit gave
     manifests/<provenance>.json   how outputs were made; the name is the hash of the text
     fingerprints/<fingerprint>    the manifest that answers a fingerprint: the mark of completion
-    pipelines/<name>/<stage>      the manifest that a pipeline's stage had last
+    pipelines/<name>/<stage>      the manifest that a pipeline's stage had last, and the one before
     partial/<fingerprint>/…       leases, and what an unfinished attempt may resume from
 
 Any fsspec URL will do. Blobs are addressed by content, so a second attempt that writes one writes

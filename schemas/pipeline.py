@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, StringConstraints, ValidationError
 from schemas.base import Frozen
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+Month = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])$")]
 KeyPath = tuple[str | int, ...]
 
 
@@ -38,10 +39,16 @@ class Web(Frozen):
 
 
 class Pipeline(Frozen):
-    """A declaration as it was written; `flows.declaration` binds it to the stages."""
+    """A declaration as it was written; `flows.declaration` binds it to the stages.
+
+    Attributes:
+        first_month: from which on `{month}` in a list of a stage's parameters stands for every
+            month (`flows.months`).
+    """
 
     name: Name
     description: str = ""
+    first_month: Month | None = None
     web: Web | None = None
     stages: dict[Name, StageDeclaration] = Field(min_length=1)
 

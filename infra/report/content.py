@@ -13,7 +13,7 @@ class Example:
     caption: str
     detail: str
     url: str
-    picture: bytes | None = None  # PNG
+    picture: bytes | None = None  # JPEG
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,19 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Bars:
+    """A distribution: for each class how many there were before and after.
+
+    Attributes:
+        names: what the two series are; an empty name for one that is not shown.
+    """
+
+    title: str
+    names: tuple[str, str]
+    rows: tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True)
 class Picture:
     """A small picture, PNG, with a score, and whether it is right where somebody has judged."""
 
@@ -125,6 +138,9 @@ class Content:
     contests: tuple[Contest, ...] = ()
     sheets: tuple[Sheet, ...] = ()
     funnel: tuple[FunnelRow, ...] = ()
+    data: tuple[Table, ...] = ()
+    bars: tuple[Bars, ...] = ()
+    changes: tuple[Table, ...] = ()
     counts: tuple[Table, ...] = ()
     curves: tuple[Curve, ...] = ()
     stages: tuple[StageRow, ...] = ()

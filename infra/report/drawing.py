@@ -1,15 +1,49 @@
-"""Charts of a report as inline SVG: curves of metrics, and the graph of lineage."""
+"""Charts of a report as inline SVG: distributions, curves of metrics, the graph of lineage."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Sequence
 
-from infra.report.content import Curve, Node
+from infra.report.content import Bars, Curve, Node
 
 _WIDTH, _HEIGHT, _PAD = 280, 110, 8
 _BOX = (150, 40)
 _STEP = (185, 58)
+_LABEL, _LINE = 110, 22  # of a bar: width of its name, height
+
+
+def draw_bars(bars: Bars) -> str:
+    """A distribution: for each class a bar, above it a lighter one of what there was before.
+
+    Both are drawn as shares of their own series, so that their shapes compare.
+    """
+    all_before = max(1, sum(before for _, before, _ in bars.rows))
+    all_after = max(1, sum(after for _, _, after in bars.rows))
+    shares = [(row[0], row[1] / all_before, row[2] / all_after, row) for row in bars.rows]
+    widest = max((max(before, after) for _, before, after, _ in shares), default=0) or 1
+    room = _WIDTH - _LABEL - 60
+    parts = []
+    for number, (name, before, after, row) in enumerate(shares):
+        y = number * _LINE
+        short = name if len(name) <= 18 else f"{name[:17]}…"
+        parts.append(
+            f"<title>{html.escape(name)}: {row[2]:,}</title>"
+            f"<text x='{_LABEL - 6}' y='{y + 14}' text-anchor='end'>{html.escape(short)}</text>"
+            f"<rect class='before' x='{_LABEL}' y='{y + 2}' width='{room * before / widest:.1f}'"
+            " height='5'/>"
+            f"<rect x='{_LABEL}' y='{y + 7}' width='{room * after / widest:.1f}' height='9'/>"
+            f"<text x='{_LABEL + 4 + room * max(before, after) / widest:.1f}' y='{y + 14}'>"
+            f"{row[2]:,}</text>"
+        )
+    said = ", ".join(filter(None, [bars.names[0] and f"light: {bars.names[0]}", bars.names[1]]))
+    title = html.escape(bars.title, quote=True)
+    groups = "".join(f"<g>{part}</g>" for part in parts)
+    return (
+        f"<figure><svg class='bars' viewBox='0 0 {_WIDTH} {len(shares) * _LINE + 4}' role='img'"
+        f" aria-label='{title}'>{groups}</svg><figcaption>{title}<br>"
+        f"<small>{html.escape(said)}</small></figcaption></figure>"
+    )
 
 
 def draw_curve(curve: Curve) -> str:

@@ -64,7 +64,7 @@ def losses(folder: Path) -> None:
     """The loss after 400 updates against the rank, fixed and warm."""
     shared: dict[str, Any] = {"steps": 400, "ema": None, "checkpoint_every": 400}
     cases = {(None, False): Case(folder, "plain", 2, sizes=_NARROW, **shared)}
-    for rank in (32, 16, 8, 4):
+    for rank in (32, 16, 8):
         for warm in (False, True):
             compression = {"rank": rank, "warm_start": warm}
             name = f"loss {rank} {warm}"
@@ -77,7 +77,7 @@ def losses(folder: Path) -> None:
     print("|---|---|---|---|")
     plain = cases[None, False]
     print(f"| none | 100 % | {plain.losses()[-40:].mean():.4f} | |")
-    for rank in (32, 16, 8, 4):
+    for rank in (32, 16, 8):
         fixed, warm_one = (cases[rank, warm] for warm in (False, True))
         share = fixed.metric("exchange_bytes") / plain.metric("exchange_bytes")
         print(f"| {rank} | {share:.0%} | {fixed.losses()[-40:].mean():.4f}"

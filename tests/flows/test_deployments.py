@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
-import subprocess
-import sys
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +14,8 @@ from prefect.flows import Flow, load_flow_from_entrypoint
 
 from flows.declaration import load_pipeline
 from tests.flows.command import ROOT
-from tests.tasks.warc_files import simple
+from tests.flows.prefect_client import Prefect, asked
+from tests.tasks.sources.warc_files import simple
 
 # warcio leaves its temporary files to the collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -75,25 +72,6 @@ def test_every_named_flow_is_deployed_once(monkeypatch: pytest.MonkeyPatch) -> N
     ]  # fmt: skip
 
 
-class Prefect:
-    """Prefect's own command line against a server, as docs/deploy.md uses it."""
-
-    def __init__(self, server: str, folder: Path) -> None:
-        self._environment = {
-            **os.environ, "PREFECT_API_URL": server, "PREFECT_HOME": str(folder / "prefect"),
-            "TAPIR_CODE": str(ROOT), "PYTHONPATH": str(ROOT),
-        }  # fmt: skip
-
-    def __call__(self, *arguments: str) -> str:
-        command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
-        done = subprocess.run(
-            command, cwd=ROOT, env=self._environment, capture_output=True, text=True,
-            timeout=120, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-
 def test_a_deployed_flow_runs_to_its_end_on_a_worker(server: str, tmp_path: Path) -> None:
     prefect = Prefect(server, tmp_path)
     (tmp_path / "pages.warc.gz").write_bytes(simple(3).bytes())
@@ -103,7 +81,7 @@ def test_a_deployed_flow_runs_to_its_end_on_a_worker(server: str, tmp_path: Path
     listed = {one["name"]: one for one in asked(server, "deployments/filter")}
     assert {one["name"] for one in DEPLOYMENTS} == listed.keys()
     (schedule,) = listed["monthly"]["schedules"]
-    assert (schedule["schedule"]["cron"], schedule["active"]) == ("0 3 2 * *", False)
+    assert (schedule["schedule"]["cron"], schedule["active"]) == ("0 3 28 * *", False)
 
     parameters = {"pipeline": str(tmp_path / "few.yaml"), "home": str(tmp_path / "home")}
     prefect("deployment", "run", "collect/monthly", "--params", json.dumps(parameters))
@@ -113,13 +91,3 @@ def test_a_deployed_flow_runs_to_its_end_on_a_worker(server: str, tmp_path: Path
     assert run["state_type"] == "COMPLETED"
     pipelines = tmp_path / "home" / "store" / "pipelines" / "few"
     assert {path.stem for path in pipelines.iterdir()} == {"pairs", "captions"}
-
-
-def asked(server: str, what: str) -> list[dict[str, Any]]:
-    """Everything of a kind that the server knows."""
-    request = urllib.request.Request(
-        f"{server}/{what}", b"{}", {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        found: list[dict[str, Any]] = json.load(answer)
-    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -221,6 +222,63 @@ def test_a_killed_stage_ends_with_the_same(
     finished.check_updates(events)
     stage.check(shapes)
     finished.check(stage)
+
+
+# What a data stage has working for it, by a word of its command line.
+HELPERS = {
+    "images": ("infra.gateway", "img2dataset_main"),
+    "clean": ("multiprocessing.spawn",),  # Dask's workers
+}
+
+
+@pytest.mark.parametrize("name", HELPERS)
+def test_helpers_that_are_killed_change_nothing(
+    name: str, shapes: Shapes, attempts: Attempts, tmp_path: Path
+) -> None:
+    stage = Stage(name, shapes, tmp_path)
+    finished, killed, ended = Finished(), 0, False
+    for number in range(8):
+        process = stage.start(attempts, Dies.NEVER)
+        victims = HELPERS[name]
+        if number < 2 * len(victims):  # the attempts after these are left alone
+            killed += kill_helper(process, victims[number % len(victims)], stage.moments)
+        events = stage.wait(process)
+        ended = events[-1]["event"] == "ended"
+        if ended:
+            break
+        finished.note(stage, events)
+    assert ended, stage.said()
+    assert killed
+    stage.check(shapes)
+    # A worker that is killed alone does not stop the stage, so nothing of it need be left over.
+    assert finished.units.items() <= stage.memos().items()
+    assert finished.urls.items() <= stage.asked().items()
+
+
+def kill_helper(process: psutil.Process, word: str, moments: random.Random) -> bool:
+    """SIGKILL for one helper of an attempt at a random moment; whether there was one."""
+    deadline = time.monotonic() + 30
+    while process.is_running() and time.monotonic() < deadline:
+        found = [one for one in processes_below(process) if word in " ".join(one[1])]
+        if found:
+            time.sleep(moments.uniform(0.0, 1.5))
+            victim, _ = moments.choice(sorted(found, key=lambda one: one[0].pid))
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended by itself
+                victim.kill()
+                return True
+            return False
+        time.sleep(0.01)
+    return False
+
+
+def processes_below(process: psutil.Process) -> list[tuple[psutil.Process, list[str]]]:
+    """All that a process has started, with their command lines."""
+    found = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for one in process.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found.append((one, one.cmdline()))
+    return found
 
 
 class Finished:

@@ -22,6 +22,7 @@ NOT_IMPORTED = {
     "dask": "its command starts schedulers and workers",
     "fastapi": "bounds Prefect's server",
     "s3fs": "fsspec loads it for s3:// stores",
+    "sqlalchemy": "no schedule of Prefect 3.8 fires with 2.1",
     "torchvision": "open_clip's transforms; must fit torch",
     "whenever": "Prefect asks for it from Python 3.13 on",
 }
