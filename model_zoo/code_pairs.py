@@ -12,7 +12,7 @@ processes share what one machine has read and none holds it all.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ class CodePairs:
         codes = [self.files[f].codes[row, c] for (f, row), c in zip(places, crops, strict=True)]
         batch = {"tokens": np.stack(tokens), "codes": np.stack(codes).reshape(len(codes), -1)}
         for name, values in batch.items():
-            self._check(f"{self.name(int(indices[0]))} and those with it", name, values)
+            self._check(lambda: f"{self.name(int(indices[0]))} and those with it", name, values)
         return {name: torch.from_numpy(values).long() for name, values in batch.items()}
 
     def name(self, index: int) -> str:
@@ -134,20 +134,20 @@ class CodePairs:
                         f"{name}: {ways.shape[1]} crops or splits of a pair, but"
                         f" {self.files[0].path.name} has {first.shape[1]}"
                     )
-            self._check(name, "tokens", file.tokens[:_FIRST])
-            self._check(name, "codes", file.codes[:_FIRST])
+            self._check(lambda: name, "tokens", file.tokens[:_FIRST])  # noqa: B023 - at once
+            self._check(lambda: name, "codes", file.codes[:_FIRST])  # noqa: B023
 
 
 class _Ranges(dict[str, tuple[int, int]]):
     """The values that each tensor may have, from the first to before the second."""
 
-    def __call__(self, where: str, name: str, values: NDArray[np.int32]) -> None:
+    def __call__(self, where: Callable[[], str], name: str, values: NDArray[np.int32]) -> None:
         low, end = self.get(name, (-(2**31), 2**31))
         if not values.size:
             return
         least, most = int(values.min()), int(values.max())
         if least < low or most >= end:
             raise ValueError(
-                f"{where}: {name} run from {least} to {most}, but the network's from {low} to"
+                f"{where()}: {name} run from {least} to {most}, but the network's from {low} to"
                 f" {end - 1}"
             )

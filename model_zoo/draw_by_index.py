@@ -6,6 +6,8 @@ shuffle of any number of samples takes no memory.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,9 +19,9 @@ def hashed(index: NDArray[np.int64], *key: int) -> NDArray[np.uint64]:
 
     Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014), section 3.
     """
-    salt = np.random.SeedSequence(key).generate_state(2, np.uint64)
+    first, second = _salt(key)
     with np.errstate(over="ignore"):
-        return _mix(_mix(index.astype(np.uint64) + salt[0]) ^ salt[1])
+        return _mix(_mix(index.astype(np.uint64) + first) ^ second)
 
 
 def chosen(index: NDArray[np.int64], ways: int, *key: int) -> NDArray[np.int64]:
@@ -49,6 +51,12 @@ def _feistel(value: NDArray[np.int64], half: int, key: tuple[int, ...]) -> NDArr
         turned = (hashed(right, *key, number) >> np.uint64(64 - half)).astype(np.int64)
         left, right = right, left ^ turned
     return (left << half) | right
+
+
+@lru_cache(maxsize=256)  # an update asks for few, and for the same ones as the one before
+def _salt(key: tuple[int, ...]) -> tuple[np.uint64, np.uint64]:
+    first, second = np.random.SeedSequence(key).generate_state(2, np.uint64)
+    return first, second
 
 
 def _mix(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
