@@ -39,6 +39,9 @@ TRAININGS = ("image_tokenizer", "prior", "ranker")
 ON_DASK = ("clean", "codes")  # the others' calls run inline, which spares the cluster's start
 PASSES = 2  # of `images`, as declared
 
+# Metrics of a training that tell of the machine and not of the network.
+MEASURED = {"tokens_per_second", "loader_share", "memory_gb", "cores", "utilisation"}
+
 
 class Attempts:
     """The process that forks for each attempt."""
@@ -190,7 +193,7 @@ def curve(store: Store, manifest: Manifest) -> dict[tuple[str, int], float]:
     return {
         (entry["name"], entry["step"]): entry["value"]
         for entry in read_metrics(store, manifest)
-        if entry["name"] != "tokens_per_second"
+        if entry["name"] not in MEASURED
     }
 
 
