@@ -41,7 +41,7 @@ def test_every_stage_is_made_and_then_cached(shapes: Shapes) -> None:
     seconds = time.monotonic() - start
     assert set(re.findall(r"(\w+): cached", said)) == {*STAGES} - {"model"}
     assert "it is the champion already" in said
-    assert seconds < shapes.seconds / 2  # most of what is left are the starts of servers
+    assert seconds < shapes.seconds * 0.75  # what is left: starts of servers, and the report
 
 
 class _Links(HTMLParser):
@@ -61,7 +61,8 @@ def test_the_report_shows_all_and_needs_no_other_file(shapes: Shapes) -> None:
     links = _Links()
     links.feed(page)
     assert len(links.found) > 20
-    assert all(link.startswith(("data:image/png;base64,", "#")) for link in links.found)
+    own = ("data:image/png;base64,", "data:image/jpeg;base64,", "#")
+    assert all(link.startswith(own) for link in links.found)
     assert not re.search(r"url\((?!['\"]?data:)|@import", page)
     headings = re.findall(r"<h\d[^>]*>(.*?)</h\d>", page)
     assert {"From pages to training pairs", "Training", "Stages", "Lineage"} <= set(headings)
