@@ -17,6 +17,7 @@ from torch import Tensor
 MOMENTS = ("exp_avg", "exp_avg_sq")
 _BLOCK = 256
 Span = tuple[int, int]
+"""Offset and number of elements in a flat parameter."""
 
 
 class Storage(Protocol):

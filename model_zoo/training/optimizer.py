@@ -13,13 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from model_zoo.training.config import TrainingConfig
-from model_zoo.training.moments import MOMENTS, Storage, storage_of
+from model_zoo.training.moments import MOMENTS, Span, Storage, storage_of
 from model_zoo.training.recipe import Recipe
 
 _CHUNK = 1 << 24  # elements that one round of a step works on; a multiple of all blocks of storage
-
-Span = tuple[int, int]
-"""Offset and number of elements in a flat parameter."""
 
 
 class AdamW(torch.optim.Optimizer):

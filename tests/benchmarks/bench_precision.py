@@ -53,7 +53,8 @@ def learn(home: Path, folder: Path, precision: str, updates: int) -> np.ndarray:
     store = Store((home / "store").absolute().as_uri())
     codes, prior = (latest(store, "shapes", stage) for stage in ("codes", "prior"))
     assert codes is not None and prior is not None, "`shapes` has not run here"
-    files = [store.fetch(unit, folder / "codes") for unit in codes.outputs["codes"].units]
+    (output,) = codes.outputs.values()
+    files = [store.fetch(unit, folder / "codes") for unit in output.units]
     declared = prior.params
     training = {
         **declared["training"], "steps": updates, "warmup": 20, "batch_size": 16,

@@ -41,7 +41,7 @@ def test_every_stage_is_made_and_then_cached(shapes: Shapes) -> None:
     seconds = time.monotonic() - start
     assert set(re.findall(r"(\w+): cached", said)) == {*STAGES} - {"model"}
     assert "it is the champion already" in said
-    assert seconds < shapes.seconds * 0.75  # what is left: starts of servers, and the report
+    assert seconds < shapes.seconds / 2  # most of what is left are the starts of servers
 
 
 class _Links(HTMLParser):
