@@ -120,8 +120,8 @@ def _pictures(
     shards.sort(key=lambda unit: not any(unit.name in table for table in wanted.values()))
     found: dict[str, bytes] = {}
     for unit in shards[:_SEARCHED] if wanted else []:
-        for sample in read_shard(store.fetch(unit, folder)):
-            if sample.key in wanted and (picture := thumbnail(sample.image)):
+        for sample in read_shard(store.fetch(unit, folder), only=wanted):
+            if picture := thumbnail(sample.image):
                 found[sample.key] = picture
         if len(found) == len(wanted):
             break

@@ -11,7 +11,7 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,19 +53,25 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> int:
     return count
 
 
-def read_shard(path: Path) -> Iterator[Sample]:
+def read_shard(path: Path, only: Collection[str] | None = None) -> Iterator[Sample]:
     """Yield the samples of a shard in order.
+
+    Args:
+        only: keys of those that are wanted; the others' content is passed over.
 
     Raises:
         ValueError: for a member that is no part of a sample, or a sample without all its parts.
     """
-    with tarfile.open(path, "r|") as tar:
+    with tarfile.open(path, "r|" if only is None else "r:") as tar:
         key, parts = "", dict[str, bytes]()
         for member in tar:
             found = _NAME.fullmatch(member.name)
-            content = tar.extractfile(member) if found and member.isfile() else None
-            if found is None or content is None:
+            if found is None or not member.isfile():
                 raise ValueError(f"{path.name}: {member.name!r} is no member of an image shard")
+            if only is not None and found[1] not in only:
+                continue
+            content = tar.extractfile(member)
+            assert content is not None
             if found[1] != key and parts:
                 yield _sample(path, key, parts)
                 parts = {}

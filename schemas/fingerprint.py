@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import sys
 from collections.abc import Iterable
 from importlib import metadata
 from importlib.util import find_spec
@@ -97,15 +98,30 @@ def _module_and_packages(name: str) -> set[str]:
 
 def _exists(module: str) -> bool:
     try:
-        return find_spec(module) is not None
+        return _source(module) is not None
     except ModuleNotFoundError:
         return False
 
 
 def _path(module: str) -> Path:
-    spec = find_spec(module)
-    if spec is None:
+    path = _source(module)
+    if path is None:
         raise ModuleNotFoundError(f"there is no module {module}", name=module)
-    if spec.origin is None or not spec.origin.endswith(".py"):
-        raise ModuleNotFoundError(f"module {module} has no source file to read", name=module)
-    return Path(spec.origin)
+    return path
+
+
+def _source(module: str) -> Path | None:
+    """The file of a module. Nothing is imported for it, as `find_spec` would import packages: what
+    is cached runs none of that code."""
+    top, *below = module.split(".")
+    spec = find_spec(top)
+    if spec is None:
+        return None
+    if not below:
+        if spec.origin is None or not spec.origin.endswith(".py"):
+            raise ModuleNotFoundError(f"module {module} has no source file to read", name=module)
+        return Path(spec.origin)
+    folders = getattr(sys.modules.get(top), "__path__", spec.submodule_search_locations) or ()
+    paths = [Path(folder, *below) for folder in folders]
+    files = [one for path in paths for one in (path / "__init__.py", path.with_suffix(".py"))]
+    return next((file for file in files if file.is_file()), None)

@@ -52,7 +52,8 @@ def rank_command(
     if processes == 1 and place is None:
         return [sys.executable, *rank]  # spares a second start of torch, 3 s
     torchrun = [sys.executable, "-m", "torch.distributed.run", f"--shutdown-timeout={grace:.0f}"]
-    torchrun.append(f"--nproc-per-node={processes}")
+    # Ranks write to the log that they inherit; else torchrun leaves empty folders in /tmp.
+    torchrun += [f"--nproc-per-node={processes}", f"--log-dir={os.devnull}"]
     return [*torchrun, *(_meeting(place) if place else ["--standalone"]), *rank]
 
 

@@ -22,6 +22,17 @@ def test_samples_come_back_as_they_were(tmp_path):
     assert list(read_shard(tmp_path / "x.tar")) == SAMPLES
 
 
+def test_only_those_that_are_wanted_are_read(tmp_path):
+    path = tmp_path / "00000.tar"
+    samples = [Sample(f"{n:032x}", bytes(1000 * n), "jpg", f"{n}", {}) for n in range(5)]
+    write_shard(path, samples)
+    assert list(read_shard(path, only={samples[1].key, samples[4].key, "f" * 32})) == [
+        samples[1],
+        samples[4],
+    ]
+    assert list(read_shard(path, only=())) == []
+
+
 def test_the_same_samples_give_the_same_bytes(tmp_path):
     turned = [
         Sample(s.key, s.image, s.extension, s.caption, dict(reversed(list(s.record.items()))))

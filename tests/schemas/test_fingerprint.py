@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,3 +75,12 @@ def test_versions_are_those_installed() -> None:
     import pydantic
 
     assert versions_of(["pydantic"]) == {"pydantic": pydantic.__version__}
+
+
+def test_nothing_is_imported_for_it() -> None:
+    program = (
+        "import sys; from schemas.fingerprint import code_digests;"
+        " code_digests(['tasks.train_prior', 'model_zoo.training.worker']);"
+        " assert not [name for name in sys.modules if name.startswith(('tasks', 'model_zoo.'))]"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

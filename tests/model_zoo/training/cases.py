@@ -100,6 +100,7 @@ class Case:
 def launcher(processes: int) -> list[str]:
     """Arguments of Python that start several processes; none for one."""
     agent = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
+    agent.append(f"--log-dir={os.devnull}")
     return [*agent, f"--nproc-per-node={processes}"] if processes > 1 else []
 
 
