@@ -20,7 +20,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from tests.model_zoo.training.cases import ROOT, Case, run_cases
+from tests.model_zoo.training.cases import Case, run_cases
+from tests.model_zoo.training.ranks import ROOT
 from tests.two_machines import INTERFACE, TwoMachines, two_machines, why_not
 
 _WIDE = {"width": 256, "heads": 4, "layers": 4}

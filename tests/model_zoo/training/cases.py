@@ -1,17 +1,10 @@
-"""Several trainings one after the other in the same processes, to start them only once.
-
-`[torchrun …] -m tests.model_zoo.training.cases MACHINES RUN.json …`: each as the worker would do
-it, and a check that the machines end with the same weights.
-"""
+"""Several trainings one after the other in the same processes, each as the worker would do it."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +17,9 @@ from model_zoo.training.config import RunConfig
 from model_zoo.training.loop import Training
 from model_zoo.training.processes import Processes
 from model_zoo.training.worker import prepare, write_network
+from tests.model_zoo.training.ranks import Ranks
 
-ROOT = Path(__file__).parents[3]
+_RUN, _AFTER = "RUN.json", "after.json"
 _SIZES = {
     "text_vocabulary": 20, "text_length": 4, "image_vocabulary": 16, "grid_height": 4,
     "grid_width": 4, "width": 32, "heads": 2, "layers": 2, "conv_kernel": 3,
@@ -60,7 +54,7 @@ class Case:
         self.name, self.machines = name, machines
         self.folder = folder / name
         self.folder.mkdir()
-        self.path = self.folder / "RUN.json"
+        self.path = self.folder / _RUN
         self.checkpoints = self.folder / "checkpoints"
         self.output = self.folder / "prior.safetensors"
         self.progress = self.folder / "progress.jsonl"
@@ -89,50 +83,42 @@ class Case:
         value: float = self.lines()[-1]["metrics"][name]
         return value
 
-    def resumes(self, other: Case, step: int) -> None:
-        """Continue from another's checkpoint of a step."""
-        name = f"step-{step:07d}"
-        shutil.copytree(other.checkpoints / name, self.checkpoints / name)
-        lines = other.progress.read_text().splitlines(keepends=True)
-        self.progress.write_text("".join(lines[:step]))
+    def resumes(self, other: Case, step: int) -> Case:
+        """Have it continue from another's checkpoint of a step, made by the time that it starts."""
+        (self.folder / _AFTER).write_text(json.dumps([str(other.folder), step]))
+        return self
 
 
-def launcher(processes: int) -> list[str]:
-    """Arguments of Python that start several processes; none for one."""
-    agent = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
-    agent.append(f"--log-dir={os.devnull}")
-    return [*agent, f"--nproc-per-node={processes}"] if processes > 1 else []
+def run_cases(cases: Sequence[Case], processes: int, timeout: float = 300) -> None:
+    """Run them one after the other on so many processes, and check that all machines end alike."""
+    folders = [case.folder for case in cases]
+    ranks = Ranks(processes, _run, cases[0].machines, folders, log=folders[0] / "log.txt")
+    assert ranks.wait(timeout) == 0, ranks.said()
 
 
-def environment() -> dict[str, str]:
-    """This process's, with one thread: the order of sums depends on it."""
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-def run_cases(cases: list[Case], processes: int, timeout: float = 300) -> None:
-    """Run them one after the other, on so many processes."""
-    command = [sys.executable, *launcher(processes), "-m", "tests.model_zoo.training.cases"]
-    done = subprocess.run(
-        [*command, str(cases[0].machines), *(str(case.path) for case in cases)],
-        cwd=ROOT, text=True, capture_output=True, env=environment(), timeout=timeout, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-
-
-def main(machines: int, paths: list[Path]) -> None:
-    """Run them all; the first that fails ends the process."""
-    torch.set_num_threads(1)
+def _run(machines: int, folders: Sequence[Path]) -> None:
     with Processes(machines) as processes:
-        for path in paths:
-            run = RunConfig.model_validate_json(path.read_text())
+        for folder in folders:
+            run = RunConfig.model_validate_json((folder / _RUN).read_text())
+            if processes.first and (folder / _AFTER).exists():
+                _take_over(run, *json.loads((folder / _AFTER).read_text()))
+            processes.wait()
             training = prepare(run, processes)
             training.resume()
             training.train()
-            check_same(training)
+            _check_same(training)
             write_network(training)
 
 
-def check_same(training: Training) -> None:
+def _take_over(run: RunConfig, other: str, step: int) -> None:
+    name = f"step-{step:07d}"
+    before = RunConfig.model_validate_json((Path(other) / _RUN).read_text())
+    shutil.copytree(before.checkpoints / name, run.checkpoints / name)
+    lines = before.progress.read_text().splitlines(keepends=True)
+    run.progress.write_text("".join(lines[:step]))
+
+
+def _check_same(training: Training) -> None:
     """Counterparts on all machines hold the same weights, bit for bit."""
     group = training.processes.counterparts
     if group is None:
@@ -141,7 +127,3 @@ def check_same(training: Training) -> None:
         found = [torch.empty_like(fragment.weight) for _ in range(training.processes.machines)]
         dist.all_gather(found, fragment.weight.clone(), group=group)
         assert all(torch.equal(one, found[0]) for one in found), fragment.name
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), [Path(name) for name in sys.argv[2:]])

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from model_zoo.training import worker
 from model_zoo.training.config import RunConfig
 from model_zoo.training.processes import Processes
+from tests.model_zoo.training.ranks import ROOT, Ranks
 
-ROOT = Path(__file__).parents[3]
 SIZES = {
     "text_vocabulary": 20, "text_length": 4, "image_vocabulary": 8, "grid_height": 3,
     "grid_width": 3, "width": 16, "heads": 2, "layers": 2, "conv_kernel": 3,
@@ -55,21 +55,23 @@ class Run:
         }  # fmt: skip
         self.path.write_text(json.dumps(run, default=str))
 
-    def start(self, processes: int = 1, **environment: str) -> "subprocess.Popen[str]":
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
-        several = [*launcher, f"--nproc-per-node={processes}"] if processes > 1 else []
+    def start(self) -> "subprocess.Popen[str]":
+        """Run as the launchers have it."""
         return subprocess.Popen(
-            [sys.executable, *several, "-m", "model_zoo.training.worker", str(self.path)],
+            [sys.executable, "-m", "model_zoo.training.worker", str(self.path)],
             cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
 
-    def finish(self, processes: int = 1, **environment: str) -> str:
+    def ranks(self, processes: int) -> Ranks:
+        """Run in processes that start faster."""
+        return Ranks(processes, worker.main, [str(self.path)], log=self.folder / "log.txt")
+
+    def finish(self) -> str:
         """Run to the end, which must be a good one; what was said."""
-        with self.start(processes, **environment) as process:
-            said, _ = process.communicate(timeout=120)
-        assert process.returncode == 0, said
-        return said
+        ranks = self.ranks(1)
+        assert ranks.wait() == 0, ranks.said()
+        return ranks.said()
 
     def train_here(self) -> int:
         """Run in this process, whatever comes of it: the exit status. Not for DeepSpeed, which
@@ -91,7 +93,9 @@ class Run:
 def deepspeed_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run that nothing interrupted, by DeepSpeed in one process."""
     run = Run(tmp_path_factory.mktemp("whole"))
-    run.said = run.finish()  # type: ignore[attr-defined]
+    with run.start() as process:
+        run.said, _ = process.communicate(timeout=120)  # type: ignore[attr-defined]
+    assert process.returncode == 0, run.said  # type: ignore[attr-defined]
     return run
 
 

@@ -1,12 +1,7 @@
-"""Exchanges of made-up gradients between processes that are a machine each.
-
-`exchanges.py FOLDER` with torchrun's environment variables: every case, several updates of it; what
-came of it goes to FOLDER/CASE-RANK.safetensors.
-"""
+"""Exchanges of made-up gradients between processes that are a machine each."""
 
 from __future__ import annotations
 
-import sys
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,12 +77,7 @@ def run(case: str, processes: Processes) -> dict[str, torch.Tensor]:
 
 
 def main(folder: Path) -> None:
-    """Every case."""
-    torch.set_num_threads(1)
+    """Every case, several updates of it; what came of it goes to FOLDER/CASE-RANK.safetensors."""
     with Processes(MACHINES) as processes:
         for case in CASES:
             save_file(run(case, processes), folder / f"{case}-{processes.rank}.safetensors")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

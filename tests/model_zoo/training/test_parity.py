@@ -15,6 +15,7 @@ from tests.model_zoo.training.cases import Case, run_cases
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
     """Trainings in one process, and in four as two machines."""
     folder = tmp_path_factory.mktemp("parity")
+    brief = {"steps": 15}  # while the learning rate rises, it is the same however long they are
     alone = [
         Case(folder, "alone", engine="torch"),
         Case(folder, "alone, long", engine="torch", steps=400),
@@ -24,7 +25,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
         Case(folder, "ZeRO 1", 2, zero_stage=1),
         Case(folder, "ZeRO 2", 2, zero_stage=2, micro_batch=1),
         Case(folder, "ZeRO 3", 2, zero_stage=3, recompute=True),
-        Case(folder, "FSDP2", 2, engine="fsdp", micro_batch=1),
+        Case(folder, "FSDP2", 2, engine="fsdp"),
+        Case(folder, "FSDP2, two passes", 2, engine="fsdp", micro_batch=1, **brief),
+        Case(folder, "ZeRO 3, two passes", 2, zero_stage=3, micro_batch=1, **brief),
         Case(folder, "ZeRO 2, fp16", 2, precision="fp16"),
         Case(
             folder, "compressed", 2, steps=400, log_every=1,
@@ -45,6 +48,15 @@ def test_engines_on_four_processes_learn_as_one_process_does(
     assert weights.keys() == wanted.keys()
     for key, value in wanted.items():
         torch.testing.assert_close(weights[key], value, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["FSDP2, two passes", "ZeRO 3, two passes"])
+def test_gradients_of_several_passes_add_up_to_those_of_one(
+    trained: dict[str, Case], name: str
+) -> None:
+    np.testing.assert_allclose(
+        trained[name].losses()[:10], trained["alone"].losses()[:10], rtol=1e-4
+    )
 
 
 def test_fp16_with_scales_learns_as_fp32_does(trained: dict[str, Case]) -> None:

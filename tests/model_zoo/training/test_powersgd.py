@@ -1,9 +1,5 @@
 """Compression between machines, against a slow plain version of it and the closed forms."""
 
-import os
-import socket
-import subprocess
-import sys
 from fractions import Fraction
 
 import numpy as np
@@ -17,8 +13,8 @@ from model_zoo.training.powersgd import Exchange, Shape, choose_rank, orthogonal
 from model_zoo.training.processes import Processes
 from model_zoo.transformer import Layer
 from tests.model_zoo.training import exchanges
-from tests.model_zoo.training.conftest import ROOT
 from tests.model_zoo.training.exchanges import MACHINES, PARTS, RANKS, UPDATES, gradient
+from tests.model_zoo.training.ranks import Ranks
 
 Found = dict[str, list[dict[str, np.ndarray]]]
 
@@ -27,25 +23,8 @@ Found = dict[str, list[dict[str, np.ndarray]]]
 def exchanged(tmp_path_factory: pytest.TempPathFactory) -> Found:
     """By case, what each of two processes, a machine each, came to."""
     folder = tmp_path_factory.mktemp("exchanges")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    environment = {
-        **os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": str(MACHINES),
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-    }  # fmt: skip
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.model_zoo.training.exchanges", str(folder)],
-            cwd=ROOT, env={**environment, "RANK": str(rank)}, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(MACHINES)
-    ]  # fmt: skip
-    try:
-        said = [process.communicate(timeout=60)[1] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    assert [process.returncode for process in started] == [0] * MACHINES, said
+    ranks = Ranks(MACHINES, exchanges.main, folder, log=folder / "log.txt")
+    assert ranks.wait(60) == 0, ranks.said()
     return {
         case: [load_file(folder / f"{case}-{rank}.safetensors") for rank in range(MACHINES)]
         for case in exchanges.CASES

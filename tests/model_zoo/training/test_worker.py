@@ -19,7 +19,8 @@ from model_zoo.training.config import TRACE
 from model_zoo.training.loop import Diverged
 from model_zoo.training.processes import Processes
 from model_zoo.weights import load_network
-from tests.model_zoo.training.conftest import ROOT, Run
+from tests.model_zoo.training.conftest import Run
+from tests.model_zoo.training.ranks import ROOT
 
 
 def _wait_for_step(run: Run, process: "subprocess.Popen[str]", step: int) -> None:
@@ -105,14 +106,6 @@ def test_sigterm_leaves_a_checkpoint_and_the_next_run_goes_on(tmp_path: Path) ->
     _assert_same_end(run, whole)
 
 
-def test_several_processes_and_zero_2_give_the_losses_of_one(
-    tmp_path: Path, deepspeed_run: Run
-) -> None:
-    run = Run(tmp_path, zero_stage=2)
-    run.finish(processes=2)
-    assert run.losses() == pytest.approx(deepspeed_run.losses(), rel=1e-4)
-
-
 def test_the_plain_engine_gives_the_losses_of_deepspeed(tmp_path: Path, deepspeed_run: Run) -> None:
     run = Run(tmp_path, engine="torch")
     assert run.train_here() == 0
@@ -167,10 +160,9 @@ def test_what_it_needs_and_lacks_is_said(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_rank_that_saves_nothing_is_refused(tmp_path: Path) -> None:
     run = Run(tmp_path, engine="torch", compression={"rank": 16})
     run.path.write_text(json.dumps({**json.loads(run.path.read_text()), "machines": 2}))
-    with run.start(processes=2) as process:
-        said, _ = process.communicate(timeout=120)
-    assert process.returncode != 0
-    assert "compression.rank: 16 saves nothing with these matrices" in said
+    ranks = run.ranks(2)
+    assert ranks.wait() != 0
+    assert "compression.rank: 16 saves nothing with these matrices" in ranks.said()
 
 
 def test_a_few_updates_can_be_traced(tmp_path: Path) -> None:
