@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from model_zoo.training.config import TrainingConfig
 from model_zoo.training.fragments import Fragment
@@ -65,6 +65,32 @@ class Engine(Protocol):
         ...
 
 
+class Objective(nn.Module):
+    """The recipe's loss as a module's forward, for engines that hook into modules: whatever part of
+    the network the loss calls, its weights are there."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.network = recipe.network
+        self._loss = recipe.loss
+
+    def forward(self, batch: Batch, step: int, generator: torch.Generator) -> Loss:
+        """Loss and metrics of a batch."""
+        return self._loss(batch, step, generator)
+
+
+def _widen_scalars(network: nn.Module) -> None:
+    """Give parameters without a dimension one, since neither DeepSpeed nor FSDP2 takes others.
+
+    Files of weights have the shapes that the network had before.
+    """
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.ndim == 0:
+                wide = nn.Parameter(parameter.detach().view(1), parameter.requires_grad)
+                setattr(module, name, wide)
+
+
 def count_passes(config: TrainingConfig, processes: Processes) -> int:
     """Passes of a process through the network that make up one update.
 
@@ -87,6 +113,8 @@ def build_engine(recipe: Recipe, config: TrainingConfig, processes: Processes) -
         ValueError: if what it needs is not installed.
     """
     passes = count_passes(config, processes)
+    if config.engine != "torch":
+        _widen_scalars(recipe.network)
     # Imported here, since each takes a second or more of what the others do not need.
     if config.engine == "deepspeed":
         from model_zoo.training.engines.zero import ZeroEngine

@@ -70,8 +70,9 @@ def prepare(run: RunConfig, processes: Processes) -> Training:
         recipe.start_from_data(dataset, config.seed)
     order = Order(dataset, config.batch_size, config.seed, processes.rank, processes.size)
     for parameter in recipe.network.parameters():
-        # Fragments are runs of a parameter's elements in their own order, whatever the layout.
-        parameter.data = parameter.data.contiguous()
+        # Fragments are runs of a parameter's elements in their own order, whatever the layout. A
+        # copy, since `contiguous` leaves odd strides to dimensions of 1, which DeepSpeed refuses.
+        parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
     blocks = Blocks.find(recipe.network)
     engine = build_engine(recipe, config, processes)
     return Training(run, processes, recipe, engine, order, blocks)

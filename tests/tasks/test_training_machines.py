@@ -24,7 +24,7 @@ from tests.two_machines import Machine, TwoMachines, two_machines, why_not
 ROOT = Path(__file__).parents[2]
 REASON = why_not()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"two machines: {REASON}")
-SLOW = {"checkpoint_every": 5, "steps": 80, "log_every": 1}
+SLOW = {"checkpoint_every": 5, "steps": 60, "log_every": 1}
 
 
 class Cluster:

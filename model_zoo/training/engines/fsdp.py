@@ -17,7 +17,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
 from model_zoo.training.config import TrainingConfig
-from model_zoo.training.engine import Arrive, Loss
+from model_zoo.training.engine import Arrive, Loss, Objective
 from model_zoo.training.fragments import Fragment, flat_gradient
 from model_zoo.training.optimizer import build_optimizer
 from model_zoo.training.precision import Linear, residual_blocks
@@ -34,9 +34,9 @@ class FsdpEngine:
     def __init__(
         self, recipe: Recipe, config: TrainingConfig, processes: Processes, passes: int
     ) -> None:
-        self.recipe = recipe
         self.passes = passes
         self.network = recipe.network
+        self.objective = Objective(recipe)
         self._shard(config, processes)
         self.network.to(processes.device)
         # Only now: the optimiser's parameters are the shards.
@@ -54,8 +54,9 @@ class FsdpEngine:
             parameter.register_post_accumulate_grad_hook(partial(self._take, number))
 
     def loss(self, batch: Batch, step: int, generator: torch.Generator) -> Loss:
-        """The recipe's loss."""
-        return self.recipe.loss(batch, step, generator)
+        """The recipe's loss, between FSDP2's hooks."""
+        result: Loss = self.objective(batch, step, generator)
+        return result
 
     def backward(self, loss: Tensor) -> None:
         """One pass of several; gradients are added shard by shard."""
@@ -106,7 +107,7 @@ class FsdpEngine:
         }  # fmt: skip
         for block in residual_blocks(self.network).values():
             fully_shard(block, **options)
-        fully_shard(self.network, **options)
+        fully_shard(self.objective, **options)
 
     def _replace(self, named: list[tuple[str, DTensor]]) -> None:
         """Give the optimiser plain tensors: what it does is the same, without DTensor's price."""

@@ -25,7 +25,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from model_zoo.training.config import TrainingConfig
-from model_zoo.training.engine import Arrive, Loss
+from model_zoo.training.engine import Arrive, Loss, Objective
 from model_zoo.training.fragments import Fragment
 from model_zoo.training.optimizer import AdamW
 from model_zoo.training.processes import Processes
@@ -51,7 +51,7 @@ class ZeroEngine:
             recipe.network.to(processes.device)
         with _without_compiling(), _quiet(deepspeed):
             self.engine, *_ = deepspeed.initialize(
-                model=_Objective(recipe),
+                model=Objective(recipe),
                 optimizer=optimizer,
                 mpu=_Machine(processes),
                 config=_deepspeed_config(config, processes, passes, recipe.network),
@@ -132,18 +132,6 @@ def _first_or_second(name: str, parameter: Any, zero: Any) -> Fragment:
     return Fragment(name, tuple(parameter.shape), there.start, home, here.start, here.numel)
 
 
-class _Objective(nn.Module):
-    """The recipe's loss as a module's forward, since DeepSpeed hooks into modules."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        super().__init__()
-        self.network = recipe.network
-        self._loss = recipe.loss
-
-    def forward(self, batch: Batch, step: int, generator: torch.Generator) -> Loss:
-        return self._loss(batch, step, generator)
-
-
 class _Machine:
     """Tells DeepSpeed, in the words of its `mpu`, that its data-parallel world is one machine."""
 
@@ -189,6 +177,7 @@ def _deepspeed_config(
         "train_micro_batch_size_per_gpu": share // passes,
         "gradient_accumulation_steps": passes,
         "zero_optimization": zero,
+        "gradient_clipping": 0.0,  # 1 unless told; what is declared is done outside
         # Ours: DeepSpeed's own are compiled at the first use, for a minute and a half.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,

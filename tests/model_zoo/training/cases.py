@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ _SIZES = {
     "grid_width": 4, "width": 32, "heads": 2, "layers": 2, "conv_kernel": 3,
 }  # fmt: skip
 _TRAINING: dict[str, Any] = {
-    "steps": 100, "batch_size": 8, "learning_rate": 3e-3, "warmup": 10, "clip_norm": 1.0,
+    "steps": 100, "batch_size": 8, "learning_rate": 3e-3, "warmup": 10, "clip_norm": 2.0,
     "weight_decay": 0.05, "betas": (0.9, 0.96), "variance_clip": 5.0, "ema": 0.9, "ema_every": 5,
     "seed": 3, "checkpoint_every": 50, "log_every": 1, "engine": "deepspeed",
 }  # fmt: skip
@@ -44,12 +44,20 @@ def write_noisy_pairs(path: Path, pairs: int = 2000) -> Path:
     return path
 
 
+class Network(NamedTuple):
+    """What a case trains, and on what."""
+
+    name: str
+    config: Mapping[str, Any]
+    file: Path
+
+
 class Case:
     """One training among several that are run in the same processes."""
 
     def __init__(
         self, folder: Path, name: str, machines: int = 1, sizes: Mapping[str, int] | None = None,
-        **training: Any,
+        network: Network | None = None, **training: Any,
     ) -> None:  # fmt: skip
         self.name, self.machines = name, machines
         self.folder = folder / name
@@ -58,11 +66,13 @@ class Case:
         self.checkpoints = self.folder / "checkpoints"
         self.output = self.folder / "prior.safetensors"
         self.progress = self.folder / "progress.jsonl"
-        pairs = folder / "codes.safetensors"
-        if not pairs.exists():
-            write_noisy_pairs(pairs)
+        if network is None:
+            pairs = folder / "codes.safetensors"
+            if not pairs.exists():
+                write_noisy_pairs(pairs)
+            network = Network("dalle", {**_SIZES, **(sizes or {})}, pairs)
         run = {
-            "network": "dalle", "config": {**_SIZES, **(sizes or {})}, "files": [pairs],
+            "network": network.name, "config": network.config, "files": [network.file],
             "machines": machines,
             "training": {**_TRAINING, **training}, "checkpoints": self.checkpoints,
             "output": self.output, "progress": self.progress,

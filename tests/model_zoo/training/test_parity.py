@@ -24,10 +24,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
         Case(folder, "torch", 2, engine="torch"),
         Case(folder, "ZeRO 1", 2, zero_stage=1),
         Case(folder, "ZeRO 2", 2, zero_stage=2, micro_batch=1),
-        Case(folder, "ZeRO 3", 2, zero_stage=3, recompute=True),
+        Case(folder, "ZeRO 3", 2, zero_stage=3),
         Case(folder, "FSDP2", 2, engine="fsdp"),
         Case(folder, "FSDP2, two passes", 2, engine="fsdp", micro_batch=1, **brief),
-        Case(folder, "ZeRO 3, two passes", 2, zero_stage=3, micro_batch=1, **brief),
+        Case(
+            folder, "ZeRO 3, two passes", 2, zero_stage=3, micro_batch=1, recompute=True, **brief
+        ),
         Case(folder, "ZeRO 2, fp16", 2, precision="fp16"),
         Case(
             folder, "compressed", 2, steps=400, log_every=1,
@@ -47,7 +49,15 @@ def test_engines_on_four_processes_learn_as_one_process_does(
     weights, wanted = load_file(trained[name].output), load_file(trained["alone"].output)
     assert weights.keys() == wanted.keys()
     for key, value in wanted.items():
-        torch.testing.assert_close(weights[key], value, rtol=0, atol=2e-3)
+        torch.testing.assert_close(_felt(key, weights[key]), _felt(key, value), rtol=0, atol=2e-3)
+
+
+def _felt(name: str, weight: torch.Tensor) -> torch.Tensor:
+    """Without biases of keys: softmax does not feel them, so that Adam makes steps of rounding."""
+    if not name.endswith("qkv.bias"):
+        return weight
+    queries, _, values = weight.chunk(3)
+    return torch.cat([queries, values])
 
 
 @pytest.mark.parametrize("name", ["FSDP2, two passes", "ZeRO 3, two passes"])

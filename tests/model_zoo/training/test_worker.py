@@ -92,7 +92,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_used(
 
 
 def test_sigterm_leaves_a_checkpoint_and_the_next_run_goes_on(tmp_path: Path) -> None:
-    training = {"engine": "torch", "steps": 200, "checkpoint_every": 1000}
+    training = {"engine": "torch", "steps": 100, "checkpoint_every": 1000}
     run, whole = Run(tmp_path / "stopped", **training), Run(tmp_path / "whole", **training)
     process = run.start()
     _wait_for_step(run, process, 5)
