@@ -1,4 +1,7 @@
-"""Attention that does only the work that its mask allows, on a CPU (DALL-E, appendix B.1).
+"""Attention that does only the work that its mask allows (DALL-E, appendix B.1).
+
+On a GPU torch's FlexAttention does that (`model_zoo.flex`). This is for a CPU, where its compiled
+form has no backward pass.
 
 An image position looks at the whole caption and at few other codes. Taken in the order of a
 pattern's lines (rows, or columns for the column pattern), those lie in a short run before it. So
@@ -15,7 +18,7 @@ blocks a sample. Codes lie in memory as [B, b·Q, A, E], which is [B·b, Q, A, E
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +26,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from model_zoo.masks import Kind, stream_mask
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 # A block holds at least so many codes: shorter ones leave the kernel idle.
 _LEAST_BLOCK = 32
@@ -34,7 +40,7 @@ _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_bac
 
 
 class MaskedAttention(nn.Module):
-    """Attention under the mask of one pattern; blocked where that is faster."""
+    """Attention under the mask of one pattern; over its parts only where that is faster."""
 
     mask: Tensor
 
@@ -42,6 +48,7 @@ class MaskedAttention(nn.Module):
         super().__init__()
         self.caption = caption
         self.blocks = None
+        self.tiles: BlockMask | None = None
         with torch.device("cpu"):  # also of a network that is only counted, on the meta device
             mask = stream_mask(kind, caption, height, width, kernel)
             if kind != "full" and len(mask) >= _LEAST_POSITIONS:
@@ -51,12 +58,24 @@ class MaskedAttention(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """softmax(q k' / sqrt(E)) v under the mask, [B, A, S + N - 1, E] of the same each."""
-        if self.blocks is None or q.device.type != "cpu" or q.shape[2] != len(self.mask):
+        if self.blocks is None or q.shape[2] != len(self.mask):
             return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
+        if q.device.type != "cpu":
+            return self._on_gpu(q, k, v)
         queries, keys, values = (x[:, :, : self.caption] for x in (q, k, v))
         codes = [x[:, :, self.caption :] for x in (q, k, v)]
         text = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
         return torch.cat([text, self.blocks(*codes, keys, values)], dim=2)
+
+    def _on_gpu(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        from model_zoo import flex  # its compiler takes 2 s to import
+
+        if not flex.works(q.device, q.shape[3], q.dtype):
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
+        if self.tiles is None:
+            self.tiles = flex.tiles_of(self.mask)
+        out: Tensor = flex.compiled()(q, k, v, block_mask=self.tiles)
+        return out
 
 
 class Blocks(nn.Module):
