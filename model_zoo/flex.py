@@ -51,7 +51,8 @@ def works(device: torch.device, features: int, dtype: torch.dtype) -> bool:
         dtype: of queries, keys and values.
     """
     try:
-        error = _error(compiled(), device, features, dtype)
+        with torch.inference_mode(mode=False), torch.enable_grad():  # whoever asks first
+            error = _error(compiled(), device, features, dtype)
     except Exception as failure:  # noqa: BLE001 - a compiler fails in any way; there is another path
         warnings.warn(f"FlexAttention is not used: {failure}"[:500], stacklevel=2)
         return False

@@ -1,6 +1,6 @@
 """The transformer beside dalle-pytorch: training, sampling; and blocked attention beside masked.
 
-    python tests/benchmarks/bench_dalle.py [train] [sample] [attention] [--peer DIR]
+    python tests/benchmarks/bench_dalle.py [train] [memory] [sample] [attention] [--peer DIR]
 
 Width 256, 8 layers, 4 heads of 64, 64 caption tokens and 16x16 codes, both vocabularies 1,024, on
 two threads of a CPU. dalle-pytorch is no dependency; DIR is where it was installed on its own:
@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import multiprocessing
 import os
+import resource
 import statistics
 import sys
 import time
@@ -27,6 +29,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
+import psutil
 import torch
 import torch.nn.functional as F
 
@@ -43,6 +46,8 @@ from model_zoo.training.precision import set_precision  # noqa: E402
 
 WIDTH, LAYERS, HEADS, TEXT, SIDE, VOCABULARY, BATCH = 256, 8, 4, 64, 16, 1024, 4
 POSITIONS = TEXT + SIDE * SIDE
+KINDS: tuple[Kind, ...] = ("row", "column", "convolutional")
+HOWS = ("blocked", "masked")
 RUNS = 7
 _KEPT = str(2**32)  # bytes
 
@@ -52,7 +57,7 @@ Run = Callable[[], object]
 def main() -> None:
     """Measure what was asked for; everything, if nothing was."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="*", choices=["train", "sample", "attention", []])
+    parser.add_argument("what", nargs="*", choices=[*WHAT, []])
     parser.add_argument("--peer", type=Path, help="folder that dalle-pytorch was installed into")
     options = parser.parse_args()
     if os.environ.get("MALLOC_MMAP_THRESHOLD_") != _KEPT:
@@ -62,26 +67,17 @@ def main() -> None:
     torch.set_num_threads(2)
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    for what in options.what or ["train", "sample", "attention"]:
-        print(f"\n{what}")
-        {"train": train, "sample": draw, "attention": attention}[what](options.peer)
+    for what in options.what or WHAT:
+        print(f"\n{what}", flush=True)
+        WHAT[what](options.peer)
 
 
 def train(peer: Path | None) -> None:
     """Tokens a second of whole updates, and the share of the machine's matrix rate."""
-    tokens = torch.randint(1, VOCABULARY, (BATCH, TEXT))
-    codes = torch.randint(0, VOCABULARY, (BATCH, SIDE * SIDE))
     runs: dict[str, Run] = {}
     flops: dict[str, int] = {}
-    for precision in ("fp32", "bf16"):
-        recipe = _recipe()
-        set_precision(recipe.network, precision)  # type: ignore[arg-type]
-        runs[f"ours, {precision}"] = _update(recipe, {"tokens": tokens, "codes": codes})
-        flops[f"ours, {precision}"] = _matrix_flops(recipe.network)
-    if peer:
-        network = _peer(peer)
-        runs["dalle-pytorch"] = _peer_update(network, tokens, codes)
-        flops["dalle-pytorch"] = _matrix_flops(network)
+    for name in _names(peer):
+        runs[name], flops[name] = _training(name, peer)
     peak = _matrix_rate()
     print(f"matrix product in fp32: {peak / 1e9:.0f} GFLOP/s")
     times = _in_turns(runs)
@@ -91,6 +87,42 @@ def train(peer: Path | None) -> None:
             f"{name:14} {seconds * 1e3:6.0f} ms, {BATCH * POSITIONS / seconds:6.0f} tokens/s"
             f"{_ratio(times, name)}, {rate / peak:.0%} of the fp32 matrix rate"
         )
+
+
+def memory(peer: Path | None) -> None:
+    """What updates, and sparse layers, add to the most that a fresh process holds."""
+    for name in [*_names(peer), *(f"{kind}, {how}" for kind in KINDS for how in HOWS)]:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            before, most = pool.apply(_peak, (name, peer))
+        print(f"{name:22} {most / 1e6:5.0f} MB, {(most - before) / 1e6:5.0f} of them for this")
+
+
+def _peak(name: str, peer: Path | None) -> tuple[int, int]:
+    """Bytes held before the first time, and the most during five."""
+    torch.set_num_threads(2)
+    kind, _, how = name.partition(", ")
+    run = _attending(kind, how) if how in HOWS else _training(name, peer)[0]  # type: ignore[arg-type]
+    before = psutil.Process().memory_info().rss
+    for _ in range(5):
+        run()
+    return before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _names(peer: Path | None) -> list[str]:
+    return ["ours, fp32", "ours, bf16", *(["dalle-pytorch"] if peer else [])]
+
+
+def _training(name: str, peer: Path | None) -> tuple[Run, int]:
+    """One update of a network, and its operations in matrix products."""
+    tokens = torch.randint(1, VOCABULARY, (BATCH, TEXT))
+    codes = torch.randint(0, VOCABULARY, (BATCH, SIDE * SIDE))
+    if name == "dalle-pytorch":
+        assert peer is not None
+        network = _peer(peer)
+        return _peer_update(network, tokens, codes), _matrix_flops(network)
+    recipe = _recipe()
+    set_precision(recipe.network, "bf16" if name.endswith("bf16") else "fp32")
+    return _update(recipe, {"tokens": tokens, "codes": codes}), _matrix_flops(recipe.network)
 
 
 def draw(peer: Path | None) -> None:
@@ -120,22 +152,22 @@ def draw(peer: Path | None) -> None:
 def attention(peer: Path | None) -> None:
     """Forward and backward of one layer's attention, blocked and under a dense mask."""
     del peer
-    x = [torch.randn(1, 16, 256 + 1024, 64, requires_grad=True) for _ in range(3)]
-    kinds: tuple[Kind, ...] = ("row", "column", "convolutional")
-    for kind in kinds:
-        masked = MaskedAttention(kind, 257, 32, 32, 11)
-        dense = torch.zeros(masked.mask.shape).masked_fill(~masked.mask, -torch.inf)
-        runs: dict[str, Run] = {
-            "blocked": lambda m=masked: _there_and_back(m(*x), x),  # type: ignore[misc]
-            "masked": lambda d=dense: _there_and_back(  # type: ignore[misc]
-                F.scaled_dot_product_attention(*x, attn_mask=d), x
-            ),
-        }
+    for kind in KINDS:
+        runs = {how: _attending(kind, how) for how in HOWS}
         times = _in_turns(runs)
         print(
             f"{kind:14} blocked {times['blocked'] * 1e3:5.0f} ms, masked"
             f" {times['masked'] * 1e3:5.0f} ms ({times['masked'] / times['blocked']:.2f} x)"
         )
+
+
+def _attending(kind: Kind, how: str) -> Run:
+    x = [torch.randn(1, 16, 256 + 1024, 64, requires_grad=True) for _ in range(3)]
+    layer = MaskedAttention(kind, 257, 32, 32, 11)
+    if how == "blocked":
+        return lambda: _there_and_back(layer(*x), x)
+    dense = torch.zeros(layer.mask.shape).masked_fill(~layer.mask, -torch.inf)
+    return lambda: _there_and_back(F.scaled_dot_product_attention(*x, attn_mask=dense), x)
 
 
 def _on_one_thread(run: Run) -> object:
@@ -249,6 +281,8 @@ def _ratio(times: dict[str, float], name: str) -> str:
     peer = times.get("dalle-pytorch")
     return f" ({peer / times[name]:.2f} x)" if peer else ""
 
+
+WHAT = {"train": train, "memory": memory, "sample": draw, "attention": attention}
 
 if __name__ == "__main__":
     main()
