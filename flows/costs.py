@@ -54,6 +54,7 @@ def _stages(pipeline: BoundPipeline, prior: BoundStage) -> Stages:
         prepared={
             name: stage.params.picture_side for name, stage in pipeline.stages.items()
             if hasattr(stage.params, "picture_side") and _trains(stage)
+            and getattr(stage.params, "pictures", "prepared") == "prepared"
         },
     )  # fmt: skip
 

@@ -62,8 +62,32 @@ def read_shard(path: Path, only: Collection[str] | None = None) -> Iterator[Samp
     Raises:
         ValueError: for a member that is no part of a sample, or a sample without all its parts.
     """
+    for key, parts in _grouped(path, only):
+        yield _sample(path, key, {ending: content for ending, (content, _) in parts.items()})
+
+
+def locate_images(path: Path) -> Iterator[tuple[Sample, int]]:
+    """As `read_shard`, each with the byte of the file at which its image begins.
+
+    Raises:
+        ValueError: as `read_shard`, and for an image that does not lie in the file as it is.
+    """
+    with path.open("rb") as file:
+        for key, parts in _grouped(path):
+            sample = _sample(path, key, {ending: content for ending, (content, _) in parts.items()})
+            _, start = parts[sample.extension]
+            file.seek(start)
+            if file.read(len(sample.image)) != sample.image:  # a sparse member, for one
+                raise ValueError(f"{path.name}: the image of {key} is not stored plainly")
+            yield sample, start
+
+
+def _grouped(
+    path: Path, only: Collection[str] | None = None
+) -> Iterator[tuple[str, dict[str, tuple[bytes, int]]]]:
+    """Key and parts of each sample: by ending the content, and where it begins."""
     with tarfile.open(path, "r|" if only is None else "r:") as tar:
-        key, parts = "", dict[str, bytes]()
+        key, parts = "", dict[str, tuple[bytes, int]]()
         for member in tar:
             found = _NAME.fullmatch(member.name)
             if found is None or not member.isfile():
@@ -73,12 +97,12 @@ def read_shard(path: Path, only: Collection[str] | None = None) -> Iterator[Samp
             content = tar.extractfile(member)
             assert content is not None
             if found[1] != key and parts:
-                yield _sample(path, key, parts)
+                yield key, parts
                 parts = {}
             key = found[1]
-            parts[found[2]] = content.read()
+            parts[found[2]] = content.read(), member.offset_data
         if parts:
-            yield _sample(path, key, parts)
+            yield key, parts
 
 
 def _members(sample: Sample) -> dict[str, bytes]:

@@ -1,18 +1,22 @@
 """Random crops of stored pictures: what a network of pictures sees in an epoch.
 
 Files are safetensors with "images" uint8 [N, 3, R, R] and any further tensors [N, ...] that belong
-to them. The augmentation is that of DALL-E's appendix A: the picture is resized to a random side t
-by area, then a random square is cut out. Resizing by area means that each new pixel is the mean of
-the old ones under it, those at its edges counted by the part that lies under it; it is a matrix
-product along each axis, and so is cutting.
+to them; or WebDataset shards, each followed by its index (`model_zoo.picture_shards`), with the
+same tensors but for the images, which are decoded when they are asked for.
+
+The augmentation is that of DALL-E's appendix A: the picture is resized to a random side t by area,
+then a random square is cut out. Resizing by area means that each new pixel is the mean of the old
+ones under it, those at its edges counted by the part that lies under it; it is a matrix product
+along each axis, and so is cutting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -20,6 +24,7 @@ from pydantic import Field, model_validator
 from safetensors.torch import load_file
 from torch import Tensor
 
+from model_zoo.picture_shards import SHARD, PictureShard
 from schemas.base import Frozen
 
 
@@ -82,6 +87,49 @@ def random_crop(image: Tensor, side: int, crops: CropConfig, random: np.random.G
     return cut.flip(-1) if flipped else cut
 
 
+class _Pictures(Protocol):
+    """The pictures of one file, and what belongs to them."""
+
+    table: dict[str, Tensor]
+
+    def __len__(self) -> int: ...
+
+    def image(self, row: int) -> Tensor: ...
+
+
+class _Stored:
+    """Pictures as pixels in a file, which is mapped from disk and read where it is used."""
+
+    def __init__(self, path: Path) -> None:
+        self.table = load_file(path)
+        images = self.table.get("images")
+        if images is None:
+            raise ValueError(f"{path.name} lacks images; it holds {sorted(self.table)}")
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(
+                f"{path.name}: images must be uint8 [N, 3, R, R], not"
+                f" {images.dtype} {list(images.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.table["images"])
+
+    def image(self, row: int) -> Tensor:
+        return self.table["images"][row]
+
+
+def _opened(files: Sequence[Path]) -> Iterator[tuple[Path, _Pictures]]:
+    left = iter(files)
+    for path in left:
+        if path.suffix != SHARD:
+            yield path, _Stored(path)
+            continue
+        index = next(left, None)
+        if index is None:
+            raise ValueError(f"{path.name} is a shard without an index after it")
+        yield index, PictureShard(path, index)
+
+
 class PictureFiles:
     """A dataset over such files; a record's crop depends on seed, epoch and its index alone."""
 
@@ -90,21 +138,16 @@ class PictureFiles:
         columns: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.seed, self.side, self.crops, self.columns = seed, side, crops, tuple(columns)
-        self.tables = [load_file(path) for path in files]  # mapped from disk, read when used
-        for path, table in zip(files, self.tables, strict=True):
-            self._check(path, table)
-        self.starts = np.cumsum([0, *(len(table["images"]) for table in self.tables)])
-
-    def _check(self, path: Path, table: dict[str, Tensor]) -> None:
-        missing = [name for name in ("images", *self.columns) if name not in table]
-        if missing:
-            raise ValueError(f"{path.name} lacks {', '.join(missing)}; it holds {sorted(table)}")
-        images = table["images"]
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(
-                f"{path.name}: images must be uint8 [N, 3, R, R], not"
-                f" {images.dtype} {list(images.shape)}"
-            )
+        self.parts = list[_Pictures]()
+        for path, part in _opened(files):
+            missing = [name for name in self.columns if name not in part.table]
+            if missing:
+                raise ValueError(f"{path.name} lacks {missing[0]}; it holds {sorted(part.table)}")
+            self.parts.append(part)
+        self.starts = np.cumsum([0, *map(len, self.parts)])
+        # Pillow decodes without the interpreter's lock; to take stored pixels is no work to share.
+        decodes = any(isinstance(part, PictureShard) for part in self.parts)
+        self._each = ThreadPoolExecutor(torch.get_num_threads()).map if decodes else map
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -112,18 +155,19 @@ class PictureFiles:
     def batch(self, indices: np.ndarray, epoch: int) -> dict[str, Tensor]:
         """The records at these indices: "images" uint8 [B, 3, side, side] and the columns."""
         places = [self._place(int(index)) for index in indices]
+        pictures = self._each(lambda place: place[0].image(place[1]), places)
         images = [
-            self._crop(table["images"][row], int(index), epoch)
-            for (table, row), index in zip(places, indices, strict=True)
+            self._crop(picture, int(index), epoch)
+            for picture, index in zip(pictures, indices, strict=True)
         ]
         found = {"images": torch.stack(images)}
         for name in self.columns:
-            found[name] = torch.stack([table[name][row] for table, row in places])
+            found[name] = torch.stack([part.table[name][row] for part, row in places])
         return found
 
-    def _place(self, index: int) -> tuple[dict[str, Tensor], int]:
-        table = int(np.searchsorted(self.starts, index, side="right")) - 1
-        return self.tables[table], index - int(self.starts[table])
+    def _place(self, index: int) -> tuple[_Pictures, int]:
+        part = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return self.parts[part], index - int(self.starts[part])
 
     def _crop(self, image: Tensor, index: int, epoch: int) -> Tensor:
         stream = np.random.Philox(key=[self.seed, epoch], counter=[0, 0, index, 0])

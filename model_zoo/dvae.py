@@ -42,6 +42,8 @@ from model_zoo.crops import CropConfig, PictureFiles
 from model_zoo.training.recipe import Dataset
 from schemas.base import Frozen
 
+COLLAPSE_BELOW = 0.05  # of the perplexity that is possible; our choice
+
 
 class DVAEConfig(Frozen):
     """Sizes, initialisation and schedules; steps count updates."""
@@ -76,7 +78,8 @@ class DVAEConfig(Frozen):
     temperature_end: float = Field(default=1 / 16, gt=0)
     temperature_steps: int = Field(default=150_000, ge=0)
     balance_weight: float = Field(default=0.0, ge=0)
-    collapse_below: float = Field(default=0.05, ge=0, le=1)  # of the perplexity that is possible
+    collapse_below: float = Field(default=COLLAPSE_BELOW, ge=0, le=1)
+    """Share of the possible perplexity below which the codebook counts as collapsed."""
     crops: CropConfig = CropConfig()
 
     @model_validator(mode="after")
@@ -317,11 +320,15 @@ def anneal(step: int, start: float, end: float, steps: int) -> float:
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def codebook_metrics(counts: Tensor) -> dict[str, Tensor]:
+def codebook_metrics(
+    counts: Tensor, collapse_below: float = COLLAPSE_BELOW
+) -> dict[str, Tensor]:  # fmt: skip
     """Use of the codebook from how often each code was chosen [K].
 
     `codebook_use` is the share of codes chosen at all and `perplexity` exp(entropy) of the choice;
     `perplexity_share` relates it to the most that so many choices from K codes can have.
+    `codebook_collapsed` is 1 where that is below `collapse_below`: the sign that the codes no
+    longer tell pictures apart.
     """
     total = counts.sum()
     share = counts / total
@@ -331,6 +338,7 @@ def codebook_metrics(counts: Tensor) -> dict[str, Tensor]:
         "codebook_use": (counts > 0).float().mean(),
         "perplexity": perplexity,
         "perplexity_share": perplexity / possible,
+        "codebook_collapsed": (perplexity / possible < collapse_below).float(),
     }
 
 
@@ -343,11 +351,7 @@ def psnr(pictures: Tensor, images: Tensor) -> Tensor:
 def dvae_loss(
     network: DVAE, images: Tensor, step: int, generator: torch.Generator
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Minus the evidence lower bound over pixels and colours (equation 1), and what to watch.
-
-    `codebook_collapsed` is 1 when the perplexity of the batch's codes is less than `collapse_below`
-    of what is possible: the sign that the codes no longer tell pictures apart.
-    """
+    """Minus the evidence lower bound over pixels and colours (equation 1), and what to watch."""
     config = network.config
     targets = map_pixels(images, config.pixel_margin)
     logits = network.logits(targets)
@@ -371,7 +375,6 @@ def dvae_loss(
         loss = loss + config.balance_weight * balance
     with torch.no_grad():
         counts = torch.bincount(logits.argmax(dim=1).flatten(), minlength=config.vocabulary).float()
-        use = codebook_metrics(counts)
         metrics = {
             "reconstruction": reconstruction.detach(),
             "kl": kl.detach(),
@@ -379,8 +382,7 @@ def dvae_loss(
             "psnr": psnr(unmap_pixels(mu, config.pixel_margin), images),
             "temperature": torch.tensor(temperature),
             "kl_weight": torch.tensor(kl_weight),
-            "codebook_collapsed": (use["perplexity_share"] < config.collapse_below).float(),
-            **use,
+            **codebook_metrics(counts, config.collapse_below),
         }
     return loss, metrics
 

@@ -19,10 +19,13 @@ _BATCH = 256  # rows that go through the network at once
 
 
 class Judge:
-    """Scores how well pictures match prompts, with a contrastive model."""
+    """Scores how well pictures match prompts, with a contrastive model; on the best device there is
+    if none is given."""
 
-    def __init__(self, ranker: Path, text_tokenizer: Path) -> None:
-        self.device = best_device()
+    def __init__(
+        self, ranker: Path, text_tokenizer: Path, device: torch.device | None = None
+    ) -> None:  # fmt: skip
+        self.device = device or best_device()
         self.name, _ = read_header(ranker)
         self.ranker: Any = load_network(ranker, self.device)
         self.text_tokenizer = load_tokenizer(text_tokenizer)

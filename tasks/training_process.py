@@ -21,7 +21,8 @@ from infra.launch.stopping import stoppable
 from infra.work import FROZEN, Work
 from model_zoo.training.config import TRACE, RunConfig, TrainingConfig
 from tasks.network_config import check_config, known_sizes
-from tasks.training_watch import CHECKPOINTS, PROGRESS, Watch, take_over
+from tasks.training_observer import Measure, Observer
+from tasks.training_watch import CHECKPOINTS, PROGRESS, Notice, Watch, take_over
 
 _POLL = 0.2  # seconds between looks at the training
 _BRIEF = 2.0  # seconds of grace where its last checkpoint would not be waited for
@@ -71,11 +72,16 @@ class TrainParams(NetworkChoice):
 
 def train_network(
     choice: NetworkChoice, training: TrainingConfig, config: Mapping[str, Any],
-    files: Sequence[Path], work: Work,
+    files: Sequence[Path], work: Work, measure: Measure | None = None,
+    notice: Notice | None = None,
 ) -> Path:  # fmt: skip
     """Train a network, from the newest checkpoint if there is one; the file with its weights.
 
     A training that an earlier attempt has left running is taken up as it is.
+
+    Args:
+        measure: gives further metrics of the network as it is trained (`tasks.training_observer`).
+        notice: is told every metric.
 
     Raises:
         PermanentError: if a rank says why it cannot train, or the training was told to stop.
@@ -89,21 +95,23 @@ def train_network(
     with (
         build_launcher(choice, work.scratch, work.environment.cores, work.message) as launcher,
         stoppable() as wish,
+        Observer(choice.network, config, kept, work, measure, notice) as observer,
     ):
         job = launcher.reattach(request)
         if job is not None:
             # Checkpoints and metrics that it made while nobody watched.
-            Watch(job, training.steps, choice.patience, kept, work).look()
+            Watch(job, training.steps, choice.patience, kept, work, notice).look()
         if job is None or job.poll() not in {None, 0}:
             job = launcher.submit(request)
-        watch = Watch(job, training.steps, choice.patience, kept, work)
+        watch = Watch(job, training.steps, choice.patience, kept, work, notice)
         try:
-            _follow(job, watch, wish, choice.grace)
+            _follow(job, watch, observer, wish, choice.grace)
         except Fenced:
             raise  # it is another attempt's by now
         except BaseException:
             job.cancel(_BRIEF, final=False)
             raise
+        observer.finish(job.folder / _output(choice), training.steps, wish)
     trace = job.folder / TRACE
     if trace.exists():
         work.add_side(trace, trace.name)
@@ -133,10 +141,13 @@ def _output(choice: NetworkChoice) -> str:
     return f"{choice.network}.safetensors"
 
 
-def _follow(job: Job, watch: Watch, wish: threading.Event, grace: float) -> None:
+def _follow(
+    job: Job, watch: Watch, observer: Observer, wish: threading.Event, grace: float
+) -> None:  # fmt: skip
     """Watch a training to its good end."""
     while (status := job.poll()) is None:
         watch.look_out()
+        observer.look()
         if wish.wait(_POLL):
             job.cancel(grace, final=True)
             watch.look()

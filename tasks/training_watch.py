@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from model_zoo.training.checkpoints import HASHES, complete_checkpoints
 
 CHECKPOINTS, PROGRESS = "checkpoints", "progress.jsonl"
 
+Notice = Callable[[Mapping[str, float], int], None]
+"""Is told metrics and the update that they are of."""
+
 
 class Watch:
     """Looks at one training: passes on its progress, keeps its checkpoints, notices when it hangs.
@@ -29,12 +32,15 @@ class Watch:
     Raises TimeoutError when there is no sign of progress for longer than `patience` seconds.
     """
 
-    def __init__(self, job: Job, steps: int, patience: float, kept: Path, work: Work) -> None:
+    def __init__(
+        self, job: Job, steps: int, patience: float, kept: Path, work: Work,
+        notice: Notice | None = None,
+    ) -> None:  # fmt: skip
         self._job = job
         self._live = job.folder / CHECKPOINTS
         self._kept = kept
         self._work = work
-        self._progress = Progress(job.folder / PROGRESS, steps, work)
+        self._progress = Progress(job.folder / PROGRESS, steps, work, notice)
         self._signs = Signs(patience)
         self._waited: str | None = None
 
@@ -88,10 +94,13 @@ class Progress:
     passed on already are skipped.
     """
 
-    def __init__(self, path: Path, total: int, work: Work) -> None:
+    def __init__(
+        self, path: Path, total: int, work: Work, notice: Notice | None = None
+    ) -> None:  # fmt: skip
         self.path = path
         self.total = total
         self.work = work
+        self.notice = notice
         self.step = 0
         self._position = 0
         self._known = {(entry["name"], entry["step"]) for entry in work.metrics()}
@@ -107,6 +116,8 @@ class Progress:
             if new:
                 self._known |= {(name, step) for name in new}
                 self.work.log(new, step)
+                if self.notice is not None:
+                    self.notice(new, step)
         if self.step != before:
             self.work.progress(self.step, self.total, "updates")
 
@@ -140,7 +151,7 @@ def keep(live: Path, kept: Path) -> bool:
 
 def _link_living(checkpoint: Path, target: Path) -> bool:
     try:
-        _link(checkpoint, target)
+        link_checkpoint(checkpoint, target)
     except (FileNotFoundError, shutil.Error):
         if checkpoint.exists():
             raise
@@ -152,7 +163,7 @@ def take_over(kept: Path, live: Path) -> None:
     """Give a new training the checkpoints of an earlier one."""
     live.mkdir(parents=True, exist_ok=True)
     for path in complete_checkpoints(kept):
-        _link(path, live / path.name)
+        link_checkpoint(path, live / path.name)
 
 
 def _is_linked(path: Path, target: Path) -> bool:
@@ -164,7 +175,7 @@ def _is_linked(path: Path, target: Path) -> bool:
     return here.samefile(there) or here.stat().st_mtime_ns == there.stat().st_mtime_ns
 
 
-def _link(folder: Path, target: Path) -> None:
+def link_checkpoint(folder: Path, target: Path) -> None:
     """The same files under another name, all of them or none; checkpoints never change."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"linking-{target.name}")

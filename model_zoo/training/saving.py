@@ -28,9 +28,16 @@ from model_zoo.training.fragments import Blocks, Fragment
 from model_zoo.training.moments import MOMENTS
 from model_zoo.training.powersgd import Exchange
 from model_zoo.training.processes import Processes
-from model_zoo.training.shards import Shards, as_stored, key_of, write_shard
+from model_zoo.training.shards import (
+    AVERAGE,
+    ERROR,
+    WEIGHT,
+    Shards,
+    as_stored,
+    key_of,
+    write_shard,
+)
 
-WEIGHT, AVERAGE, ERROR = "weight", "average", "error"
 _SUM = 99_999  # in the place of a machine's number: the sum over all of them
 
 

@@ -19,8 +19,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from model_zoo.training.checkpoints import find_damage
 from model_zoo.training.fragments import Fragment
 
+WEIGHT, AVERAGE, ERROR = "weight", "average", "error"
 _KEY = re.compile(r"(?P<kind>\w+)/(?P<name>.+)@(?P<start>\d+)(?P<turned>/T)?")
 
 
@@ -53,6 +55,26 @@ def as_held(fragment: Fragment, stored: Tensor) -> Tensor:
     if not fragment.axis:
         return stored
     return stored.view(-1, fragment.shape[0]).T.reshape(-1)
+
+
+def read_weights(
+    checkpoint: Path, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Tensor]:  # fmt: skip
+    """The parameters that a training would give if it ended here: the average where one is kept.
+
+    Args:
+        checkpoint: its folder.
+        shapes: of all trained parameters.
+
+    Raises:
+        ValueError: if it is damaged, or of another network.
+    """
+    damage = find_damage(checkpoint)
+    if damage is not None:
+        raise ValueError(f"checkpoint {checkpoint.name} is refused: {damage}")
+    shards = Shards(checkpoint.glob("shard-*.safetensors"))
+    kind = AVERAGE if shards.names(AVERAGE) else WEIGHT
+    return {name: shards.whole(kind, name, shape) for name, shape in shapes.items()}
 
 
 class Shards:

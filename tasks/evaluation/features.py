@@ -60,8 +60,10 @@ class RankerFeatures:
     Inception Score of the list. So that score is given on Inception only.
     """
 
-    def __init__(self, ranker: Path, text_tokenizer: Path) -> None:
-        self.judge = Judge(ranker, text_tokenizer)
+    def __init__(
+        self, ranker: Path, text_tokenizer: Path, device: torch.device | None = None
+    ) -> None:  # fmt: skip
+        self.judge = Judge(ranker, text_tokenizer, device)
 
     def describe(self, pictures: np.ndarray) -> dict[str, np.ndarray]:
         """Features of length 1."""
@@ -71,10 +73,12 @@ class RankerFeatures:
 class Inception:
     """Inception v3 of the original FID; logits are those of the Inception Score (no biases)."""
 
-    def __init__(self, weights: Path, scratch: Path) -> None:
+    def __init__(
+        self, weights: Path, scratch: Path, device: torch.device | None = None
+    ) -> None:  # fmt: skip
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-        self.device = best_device()
+        self.device = device or best_device()
         checked = _checked(weights, scratch / "inception.pth")
         try:
             network = FeatureExtractorInceptionV3(

@@ -73,6 +73,12 @@ def test_published_weights_need_no_prepared_pictures() -> None:
     assert "pictures for ranker" not in _plan("dalle_12b", "--cost")
 
 
+def test_pictures_that_stay_in_their_shards_take_no_place_again() -> None:
+    said = _plan("dalle_small", "--set", "image_tokenizer.pictures=shards", "--cost")
+    assert "pictures for image_tokenizer" not in said
+    assert "pictures for ranker" in said
+
+
 def test_every_command_of_the_page_says_what_the_page_shows() -> None:
     shown = re.findall(r"^\$ tapir plan (.+)\n((?:.*\n)*?)```$", PAGE.read_text(), re.MULTILINE)
     assert shown

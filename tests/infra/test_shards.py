@@ -6,7 +6,7 @@ import tarfile
 import pytest
 import webdataset
 
-from infra.shards import Sample, read_shard, write_shard
+from infra.shards import Sample, locate_images, read_shard, write_shard
 
 A, B = "a" * 32, "b" * 32
 SAMPLES = [
@@ -97,3 +97,46 @@ def test_what_is_no_shard_is_named(tmp_path, names, words):
 
     with pytest.raises(ValueError, match=rf"x\.tar: .*{words}"):
         list(read_shard(tmp_path / "x.tar"))
+
+
+def test_images_lie_where_they_are_said_to_lie(tmp_path):
+    path = tmp_path / "x.tar"
+    write_shard(path, SAMPLES)
+    content = path.read_bytes()
+
+    found = list(locate_images(path))
+
+    assert [sample for sample, _ in found] == SAMPLES
+    for sample, start in found:
+        assert content[start : start + len(sample.image)] == sample.image
+
+
+@pytest.mark.parametrize("style", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_images_behind_headers_of_other_writers_are_found(tmp_path, style):
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w", format=style, pax_headers={"comment": "x" * 600}) as tar:
+        for ending, content in (("jpg", b"image"), ("json", b"{}"), ("txt", b"caption")):
+            header = tarfile.TarInfo(f"{A}.{ending}")
+            header.size, header.mtime = len(content), 0.5
+            tar.addfile(header, io.BytesIO(content))
+
+    [(_, start)] = locate_images(path)
+
+    assert path.read_bytes()[start : start + 5] == b"image"
+
+
+def test_an_image_that_is_not_stored_as_it_is_read_is_refused(tmp_path):
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for ending, content in (("jpg", b"head" + b"tail"), ("json", b"{}"), ("txt", b"caption")):
+            header = tarfile.TarInfo(f"{A}.{ending}")
+            header.size = len(content)
+            if ending == "jpg":  # a hole of 1,000 bytes between its halves
+                header.pax_headers = {"GNU.sparse.map": "0,4,1004,4", "GNU.sparse.size": "1008"}
+            tar.addfile(header, io.BytesIO(content))
+
+    [sample] = read_shard(path)
+
+    assert sample.image == b"head" + bytes(1000) + b"tail"
+    with pytest.raises(ValueError, match="the image of a+ is not stored plainly"):
+        list(locate_images(path))

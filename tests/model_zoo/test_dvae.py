@@ -239,6 +239,8 @@ def test_collapse_is_noticed():
     assert used["perplexity_share"].item() == pytest.approx(1, rel=1e-5)
     assert collapsed["perplexity"].item() == pytest.approx(1, rel=1e-5)
     assert collapsed["codebook_use"].item() == pytest.approx(1 / 64)
+    assert (used["codebook_collapsed"], collapsed["codebook_collapsed"]) == (0, 1)
+    assert codebook_metrics(one, collapse_below=1 / 65)["codebook_collapsed"] == 0
 
 
 def test_the_loss_says_when_the_codebook_has_collapsed():

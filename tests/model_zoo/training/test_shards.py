@@ -9,8 +9,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from model_zoo.training import checkpoints
 from model_zoo.training.fragments import Fragment
-from model_zoo.training.shards import Shards, as_held, as_stored, key_of, write_shard
+from model_zoo.training.shards import (
+    Shards,
+    as_held,
+    as_stored,
+    key_of,
+    read_weights,
+    write_shard,
+)
 
 SHAPES: dict[str, tuple[int, ...]] = {"block.w": (6, 8), "tall": (9, 3), "bias": (7,)}
 
@@ -132,3 +140,29 @@ def test_a_single_number_is_a_parameter_too(tmp_path: Path) -> None:
     write_shard(tmp_path / "shard-0.safetensors", {"weight/scale@0": torch.tensor([3.0])})
     whole = Shards([tmp_path / "shard-0.safetensors"]).whole("weight", "scale", ())
     assert whole.shape == () and whole == 3.0
+
+
+@pytest.mark.parametrize("averaged", [True, False])
+def test_a_checkpoint_gives_the_average_where_one_is_kept(tmp_path: Path, averaged: bool) -> None:
+    random = torch.Generator().manual_seed(0)
+    weight, average = torch.randn(2, 3, 4, generator=random)
+    folder = checkpoints.unfinished(tmp_path, 7)
+    checkpoints.begin(tmp_path, 7)
+    for place, (start, end) in enumerate([(0, 5), (5, 12)]):
+        runs = {f"weight/a@{start}": weight.flatten()[start:end]}
+        if averaged:
+            runs[f"average/a@{start}"] = average.flatten()[start:end]
+        write_shard(folder / f"shard-{place:05d}.safetensors", runs)
+    checkpoints.publish(tmp_path, 7)
+    checkpoint = checkpoints.finished(tmp_path, 7)
+
+    found = read_weights(checkpoint, {"a": (3, 4)})
+
+    assert found.keys() == {"a"}
+    assert torch.equal(found["a"], average if averaged else weight)
+    with pytest.raises(ValueError, match=r"of b \(\w+\) it has 0 of the 2 numbers"):
+        read_weights(checkpoint, {"b": (2,)})
+    shard = checkpoint / "shard-00001.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"?")
+    with pytest.raises(ValueError, match="step-0000007 is refused: shard-00001"):
+        read_weights(checkpoint, {"a": (3, 4)})

@@ -45,7 +45,7 @@ def test_no_blur_changes_nothing() -> None:
     assert (blurred(np.full_like(pictures, 90), 3) == 90).all()
 
 
-def _library_network(folder: Path) -> Any:
+def library_network(folder: Path) -> Any:
     """The library's network with weights drawn at random: the real ones are not at hand here."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
@@ -59,7 +59,7 @@ def _library_network(folder: Path) -> Any:
 
 
 def test_inception_gives_the_features_and_logits_of_the_library(tmp_path: Path) -> None:
-    network = _library_network(tmp_path)
+    network = library_network(tmp_path)
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     pictures = np.random.default_rng(1).integers(0, 256, (2, 3, 32, 32), dtype=np.uint8)
     with steady_threads(), torch.no_grad():
