@@ -7,20 +7,22 @@ more blocks there are more choices, each of which fewer share: the m that is che
 of hashes and for how their bits really lie (looked at in a sample) is taken. Nothing is missed, and
 each pair is told once: by the first of the choices that it shares.
 
-Equal hashes are looked up as one. Memory is bounded by some words a hash and one block of
-comparisons, whatever the sizes of the groups.
+Equal hashes are looked up as one; those of one word are sorted themselves (`one_word`). Memory is
+bounded by some words a hash and one block of comparisons, whatever the sizes of the groups.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import combinations
 from math import comb
 from typing import NamedTuple
 
 import numpy as np
+
+from tasks.dedup.one_word import near_neighbours, sorted_by
 
 Pairs = tuple[np.ndarray, np.ndarray]
 
@@ -30,9 +32,9 @@ _SAMPLE = 1 << 14  # hashes by which the sizes of groups are estimated
 # Neighbouring bits are alike (cells of one background), and blocks of such bits would be shared by
 # half of all pictures. A fixed shuffle spreads the informative ones.
 _SHUFFLE_SEED = 20210224
-# Nanoseconds, measured: to sort one hash by a choice of blocks, and to compare one pair. Only their
-# ratio matters.
-_SORT, _COMPARE, _CHOICE = 70.0, 20.0, 200_000.0
+# Nanoseconds, measured: to sort one hash by a choice of blocks, and to compare one pair, of hashes
+# of one word and of more. Only their ratio matters.
+_SORT, _COMPARE_ONE, _COMPARE, _CHOICE = 70.0, 6.0, 20.0, 200_000.0
 _MOST_CHOICES = 2000
 
 
@@ -121,9 +123,12 @@ def _products(
 def _between(words: np.ndarray, distance: int) -> Iterator[Pairs]:
     """The same of distinct hashes uint64 [N, words], as blocks of unordered pairs."""
     split = choose_split(words, distance)
+    if words.shape[1] == 1 and split.shared:
+        yield from _between_single(words[:, 0], distance, split)
+        return
     room = max(int(len(words) - 1).bit_length(), 1)  # low bits that hold a hash's place
     below = np.uint64((1 << room) - 1)
-    for choice, ordered in _sorted_by(words, split, room):
+    for choice, ordered in _ahead(split, lambda one: _keys(words, split.mask(one), room)):
         for left, right in _sharing(ordered, below):
             # Six times as fast as an index in brackets, for rows of four words.
             apart = words.take(left, axis=0)
@@ -132,6 +137,19 @@ def _between(words: np.ndarray, distance: int) -> Iterator[Pairs]:
             if len(near):
                 first = near[_is_first(apart[near], split, choice)]
                 yield left[first], right[first]
+
+
+def _between_single(words: np.ndarray, distance: int, split: Split) -> Iterator[Pairs]:
+    """The same of distinct hashes of one word, uint64 [N], in rising order."""
+
+    def ordered(choice: tuple[int, ...]) -> np.ndarray:
+        return sorted_by(words, int(split.mask(choice)[0]))
+
+    for choice, some in _ahead(split, ordered):
+        mask = int(split.mask(choice)[0])
+        for one, other in near_neighbours(some, mask, distance):
+            first = _is_first((one ^ other)[:, None], split, choice)
+            yield np.searchsorted(words, one[first]), np.searchsorted(words, other[first])
 
 
 def _bits(words: np.ndarray) -> np.ndarray:
@@ -143,14 +161,14 @@ def _bits(words: np.ndarray) -> np.ndarray:
     return total
 
 
-def _sorted_by(
-    words: np.ndarray, split: Split, room: int
+def _ahead(
+    split: Split, sort: Callable[[tuple[int, ...]], np.ndarray]
 ) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
-    """Each choice of blocks with the sorted keys of all hashes; threads sort some ahead."""
+    """Each choice of blocks with what is sorted by it; threads sort some ahead."""
     waiting: deque[tuple[tuple[int, ...], Future[np.ndarray]]] = deque()
     with ThreadPoolExecutor(_THREADS) as pool:
         for choice in split.choices():
-            waiting.append((choice, pool.submit(_keys, words, split.mask(choice), room)))
+            waiting.append((choice, pool.submit(sort, choice)))
             if len(waiting) > _THREADS:
                 done, keys = waiting.popleft()
                 yield done, keys.result()
@@ -232,9 +250,10 @@ def _cost(split: Split, sample: np.ndarray, count: int) -> float:
     choices = comb(len(split.masks), split.shared)
     if not split.shared:
         return count**2 / 2 * _COMPARE
+    compare = _COMPARE_ONE if sample.shape[1] == 1 else _COMPARE
     width = int(np.bitwise_count(split.masks).sum()) * split.shared // len(split.masks)
     evenly = count**2 / 2 ** (width + 1)  # pairs that share a choice if all bits were coins
-    if evenly * choices * _COMPARE > count**2 / 2 * _COMPARE:
+    if evenly * choices > count**2 / 2:
         return float("inf")
     room = len(sample).bit_length()
     tried = [tuple(range(split.shared)), tuple(range(len(split.masks)))[-split.shared :]]
@@ -242,7 +261,7 @@ def _cost(split: Split, sample: np.ndarray, count: int) -> float:
               for one in tried]  # fmt: skip
     skewed = sum(shared) / len(shared) * (count / max(len(sample), 1)) ** 2
     pairs = max(evenly, skewed)
-    return choices * (count * _SORT + pairs * _COMPARE + _CHOICE)
+    return choices * (count * _SORT + pairs * compare + _CHOICE)
 
 
 def _pairs_sharing(ordered: np.ndarray) -> int:

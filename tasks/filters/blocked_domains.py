@@ -2,66 +2,63 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from urllib.parse import urlsplit
-
-from pydantic import model_validator
 
 from infra.work import Work
 from schemas.artifact import Unit
 from schemas.records import DropReason
-from tasks.filters import FilterParams, Objection
-from tasks.lexicon.lists import prepare_list, read_list
+from tasks.filters import Objection
+from tasks.lexicon.lists import Listing, prepare_list, read_list
+
+_USUAL = re.compile(r"https?://([a-z0-9.-]+)(?::\d*)?(?:[/?#]|$)")  # URLs, whose host is plain
 
 
-class Params(FilterParams):
+class Params(Listing):
     """The list.
 
     Attributes:
         domains: such as `example.com`, which stands for `www.example.com`, too.
-        files: paths, globs or URLs of lists, a domain a line.
     """
 
     domains: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
-
-    @model_validator(mode="after")
-    def _has_some(self) -> Self:
-        if not self.domains and not self.files:
-            raise ValueError("give domains, or files that list them")
-        return self
-
-    def sources(self) -> tuple[str, ...]:
-        """The lists."""
-        return self.files
 
 
 def prepare(params: Params, parts: tuple[Unit, ...], work: Work) -> tuple[Unit, ...]:
     """The domains of the files, the same for every part."""
-    return (prepare_list(params.files, _normal, work),) * len(parts) if params.files else ()
+    return prepare_list(params, parts, _normal, work)
 
 
 class Filter:
     """Looks for the hosts, and the domains that they belong to, in the list."""
 
     def __init__(self, params: Params, prepared: Path | None = None) -> None:
-        listed = read_list(prepared) if prepared else []
-        self._blocked = frozenset([*map(_normal, params.domains), *listed])
+        self._blocked = frozenset([*map(_normal, params.domains), *read_list(prepared)])
 
     def judge(self, pair: dict[str, Any]) -> Objection | None:
         """BLOCKED_DOMAIN."""
-        hosts = {pair["domain"], _host(pair["image_url"])}
-        for host in sorted(hosts):
-            labels = host.split(".")
-            for start in range(len(labels)):
-                domain = ".".join(labels[start:])
-                if domain in self._blocked:
-                    return Objection(DropReason.BLOCKED_DOMAIN, domain)
+        domain, host = pair["domain"], _host(pair["image_url"])
+        for one in (domain,) if host == domain else sorted((domain, host)):
+            if (found := self._blocked_part(one)) is not None:
+                return Objection(DropReason.BLOCKED_DOMAIN, found)
+        return None
+
+    def _blocked_part(self, host: str) -> str | None:
+        """The host, or the first of the domains that it belongs to, that is in the list."""
+        dot = "."
+        while dot:
+            if host in self._blocked:
+                return host
+            _, dot, host = host.partition(".")
         return None
 
 
 def _host(url: str) -> str:
+    usual = _USUAL.match(url)
+    if usual is not None:
+        return usual[1].rstrip(".")
     try:
         return (urlsplit(url).hostname or "").rstrip(".")
     except ValueError:  # no address, which is for others to say

@@ -4,55 +4,49 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from pydantic import model_validator
+from pydantic import field_validator
 
 from infra.work import Work
 from schemas.artifact import Unit
 from schemas.records import DropReason
-from tasks.filters import FilterParams, Objection
-from tasks.lexicon.lists import prepare_list, read_list
+from tasks.filters import Objection
+from tasks.lexicon.ascii_words import LETTERS_AND_DIGITS
+from tasks.lexicon.lists import Listing, prepare_list, read_list
 
 _WORD = re.compile(r"[^\W_]+")
 
 
-class Params(FilterParams):
+class Params(Listing):
     """The list.
 
     Attributes:
         words: words, or phrases of several.
-        files: paths, globs or URLs of lists, a word or phrase a line.
     """
 
     words: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
 
-    @model_validator(mode="after")
-    def _has_some(self) -> Self:
-        if not self.words and not self.files:
-            raise ValueError("give words, or files that list them")
-        for word in self.words:
+    @field_validator("words")
+    @classmethod
+    def _have_letters(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        for word in words:
             if not _normal(word):
                 raise ValueError(f"words: {word!r} has no letter or digit")
-        return self
-
-    def sources(self) -> tuple[str, ...]:
-        """The lists."""
-        return self.files
+        return words
 
 
 def prepare(params: Params, parts: tuple[Unit, ...], work: Work) -> tuple[Unit, ...]:
     """The words of the files, the same for every part."""
-    return (prepare_list(params.files, _normal, work),) * len(parts) if params.files else ()
+    return prepare_list(params, parts, _normal, work)
 
 
 class Filter:
     """Looks up each word, and the phrases that begin with it."""
 
     def __init__(self, params: Params, prepared: Path | None = None) -> None:
-        listed = read_list(prepared) if prepared else []
-        entries = {entry for entry in [*map(_normal, params.words), *listed] if entry}
+        listed = [*map(_normal, params.words), *read_list(prepared)]
+        entries = {entry for entry in listed if entry}
         self._phrases: dict[str, list[str]] = {}
         for entry in sorted(entries):
             self._phrases.setdefault(entry.partition(" ")[0], []).append(entry)
@@ -60,7 +54,7 @@ class Filter:
 
     def judge(self, pair: dict[str, Any]) -> Objection | None:
         """BLOCKED_WORD, with the entry that was found."""
-        words = _WORD.findall(pair["caption"].casefold())
+        words = _words(pair["caption"])
         if self._first.isdisjoint(words):
             return None
         text = f" {' '.join(words)} "
@@ -72,4 +66,8 @@ class Filter:
 
 
 def _normal(entry: str) -> str:
-    return " ".join(_WORD.findall(entry.casefold()))
+    return " ".join(_words(entry))
+
+
+def _words(text: str) -> list[str]:
+    return LETTERS_AND_DIGITS(text) if text.isascii() else _WORD.findall(text.casefold())

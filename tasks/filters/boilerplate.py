@@ -17,8 +17,9 @@ from pydantic import Field
 
 from schemas.records import DropReason
 from tasks.filters import FilterParams, Objection
-from tasks.lexicon.boilerplate import PARTICLES, PHRASES, STRONG, WEAK, phrase_at
-from tasks.lexicon.formats import FORMATS, OPENING, SIGN, SIGNS, runs_of
+from tasks.lexicon.ascii_words import LETTERS_AND_DIGITS
+from tasks.lexicon.boilerplate import IN_PHRASES, PARTICLES, PHRASES, STRONG, WEAK, phrase_at
+from tasks.lexicon.formats import FORMATS, SIGNS, may_hold_forms, runs_of
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _GAP = " ¦ "  # words that were not neighbours do not become one
@@ -73,7 +74,7 @@ def weigh(caption: str) -> Weights:
     """Tell a caption's content from its boilerplate."""
     words, cut = _words(caption), 0
     kinds: list[str] = []
-    if SIGN.search(caption) or not OPENING.isdisjoint(words):
+    if may_hold_forms(caption, words):
         before = _letters(words)
         words, kinds = _without_forms(caption, words)
         cut = max(before - _letters(words), 0)
@@ -90,10 +91,10 @@ def weigh(caption: str) -> Weights:
 def _without_forms(caption: str, words: list[str]) -> tuple[list[str], list[str]]:
     """The words that are no part of a form, and the kinds of those that were found."""
     kinds, runs = list[str](), runs_of(caption)
-    for kind, pattern in FORMATS.items():
+    for kind, form in FORMATS.items():
         if not SIGNS[kind].is_in(caption, runs):
             continue
-        caption, found = pattern.subn(_GAP, caption)
+        caption, found = form.cut(caption, _GAP)
         if found:
             kinds.append(kind)
             runs = runs_of(caption)
@@ -102,11 +103,11 @@ def _without_forms(caption: str, words: list[str]) -> tuple[list[str], list[str]
 
 def _without_phrases(words: list[str]) -> tuple[list[str], int]:
     """The words that are no part of a phrase, and the letters of those that are."""
-    if PHRASES.keys().isdisjoint(words):
+    if IN_PHRASES.isdisjoint(words):
         return words, 0
     left, letters, place = list[str](), 0, 0
     while place < len(words):
-        length = phrase_at(words, place)
+        length = phrase_at(words, place) if words[place] in PHRASES else 0
         if length:
             letters += _letters(words[place : place + length])
         else:
@@ -116,6 +117,8 @@ def _without_phrases(words: list[str]) -> tuple[list[str], int]:
 
 
 def _words(text: str) -> list[str]:
+    if text.isascii() and "'" not in text:
+        return LETTERS_AND_DIGITS(text)
     found = _WORD.findall(text.lower())
     if "'" in text or "’" in text:
         return [word.replace("'", "").replace("’", "") for word in found]

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from schemas.records import DropReason
 from tasks.filters import FilterParams, Objection
+from tasks.lexicon.ascii_words import LETTERS
 
 # A run of letters; a Chinese, Japanese or Korean character is about a word by itself.
 _WORD = re.compile(
@@ -38,7 +39,7 @@ class Filter:
         characters = len(caption)
         if characters > bounds.max_characters:  # before the words of a very long one are counted
             return Objection(DropReason.TOO_LONG, f"{characters} characters")
-        words = len(_WORD.findall(caption))
+        words = count_words(caption)
         if characters < bounds.min_characters or words < bounds.min_words:
             return Objection(DropReason.TOO_SHORT, f"{characters} characters, {words} words")
         if words > bounds.max_words:
@@ -48,4 +49,11 @@ class Filter:
     def measure(self, pair: dict[str, Any]) -> dict[str, float]:
         """`characters` and `words`."""
         caption = pair["caption"]
-        return {"characters": len(caption), "words": len(_WORD.findall(caption))}
+        return {"characters": len(caption), "words": count_words(caption)}
+
+
+def count_words(caption: str) -> int:
+    """How many words a caption has; those with a hyphen or an apostrophe within are one."""
+    if caption.isascii() and "-" not in caption and "'" not in caption:
+        return len(LETTERS(caption))
+    return len(_WORD.findall(caption))

@@ -12,9 +12,9 @@ from schemas.records import DropReason
 from tasks.filters import FilterParams, Objection
 
 # What each ASCII character is: a capital, another letter, a digit, a sign.
-_KINDS = "".join(
-    "A" if one.isupper() else "a" if one.isalpha() else "0" if one.isdigit() else "-"
-    for one in map(chr, range(128))
+_KINDS = bytes(
+    ord("A" if one.isupper() else "a" if one.isalpha() else "0" if one.isdigit() else "-")
+    for one in map(chr, range(256))
 )
 
 
@@ -53,8 +53,7 @@ class Filter:
         for name in ("digits", "signs", "capitals"):
             if found[name] > getattr(bounds, name):
                 return _objection(f"{found[name]:.0%} {name}")
-        # To look for a long run of each character is four times as fast as to measure all runs.
-        if any(one * (bounds.run + 1) in caption for one in set(caption)):
+        if may_have_run(caption, bounds.run + 1) and longest_run(caption) > bounds.run:
             return _objection(f"{longest_run(caption)} characters in a row are the same")
         return None
 
@@ -67,9 +66,9 @@ class Filter:
 def shares(caption: str) -> dict[str, float]:
     """Shares of the characters of a text, which has some and no spaces, by name."""
     if caption.isascii():
-        kinds = caption.translate(_KINDS)
-        capitals, digits = kinds.count("A"), kinds.count("0")
-        letters = capitals + kinds.count("a")
+        kinds = caption.encode().translate(_KINDS)
+        capitals, digits = kinds.count(b"A"), kinds.count(b"0")
+        letters = capitals + kinds.count(b"a")
     else:
         letters = sum(map(str.isalpha, caption))
         letters += sum(unicodedata.category(one)[0] == "M" for one in caption)
@@ -80,6 +79,18 @@ def shares(caption: str) -> dict[str, float]:
         "signs": (len(caption) - letters - digits) / len(caption),
         "capitals": capitals / max(letters, 1),
     }
+
+
+def may_have_run(caption: str, length: int) -> bool:
+    """False only if no character stands `length` times in a row.
+
+    A text beside itself moved by a character: where both agree their exclusive or is zero. As one
+    large number that takes a twentieth of the time that looking at each character would.
+    """
+    text = caption.encode("utf-32-le", "surrogatepass")
+    number = int.from_bytes(text, "little")
+    same = (number ^ number >> 32).to_bytes(len(text), "little")
+    return bytes(4 * (length - 1)) in same
 
 
 def longest_run(caption: str) -> int:

@@ -9,7 +9,6 @@ py3langid by 12 nats, and names are of no language.
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from pydantic import Field, field_validator
 from schemas.records import DropReason
 from tasks.filters import FilterParams, Objection
 from tasks.lexicon import words
+from tasks.lexicon.ascii_words import LETTERS
 from tasks.lexicon.languages import speaking_for
 from tasks.lexicon.letters import letters
 
@@ -91,18 +91,22 @@ class Filter:
     def judge_many(self, pairs: list[dict[str, Any]]) -> list[Objection | None]:
         """The same of many pairs; the letters of all are looked at together."""
         verdicts: list[Objection | None] = [None] * len(pairs)
-        weighed = []
+        places, texts, leads = list[int](), list[str](), list[int]()
         for place, pair in enumerate(pairs):
-            found = _WORD.findall(pair["caption"])
-            if found:
-                foreign = self._foreign_share(pair["caption"], found)
-                if foreign > self.params.foreign_letters:
-                    detail = f"{foreign:.0%} foreign letters"
-                    verdicts[place] = Objection(DropReason.WRONG_LANGUAGE, detail)
-                else:
-                    weighed.append((place, pair["caption"], found))
-        odds = self._weigh([(caption, found) for _, caption, found in weighed])
-        for (place, _, _), one in zip(weighed, odds, strict=True):
+            caption = pair["caption"]
+            small, foreign = self._words(caption)
+            if foreign > self.params.foreign_letters:
+                detail = f"{foreign:.0%} foreign letters"
+                verdicts[place] = Objection(DropReason.WRONG_LANGUAGE, detail)
+            elif small:
+                ours, theirs = self._speaking(small)
+                if self._clear(small, ours, theirs):  # as most captions are
+                    pair["language"] = self.params.languages[0]
+                    continue
+                places.append(place)
+                texts.append(_asked(caption, ours, theirs))
+                leads.append(theirs - ours)
+        for place, one in zip(places, self._by_letters(texts, leads), strict=True):
             if one.odds > self.params.margin:
                 detail = f"{one.unwanted} by {one.odds:.0f} nats"
                 verdicts[place] = Objection(DropReason.WRONG_LANGUAGE, detail)
@@ -113,36 +117,32 @@ class Filter:
     def measure(self, pair: dict[str, Any]) -> dict[str, float]:
         """`odds` (nats) of the best unwanted language against the best wanted one."""
         caption = pair["caption"]
-        found = _WORD.findall(caption)
-        if not found:
+        small, foreign = self._words(caption)
+        if not small:
             return {}
-        measured = {"foreign_letters": self._foreign_share(caption, found)}
-        odds = self._weigh([(caption, found)])[0].odds
-        return measured if math.isinf(odds) else {**measured, "odds": odds}
+        ours, theirs = self._speaking(small)
+        if self._clear(small, ours, theirs):
+            return {"foreign_letters": foreign}
+        odds = self._by_letters([_asked(caption, ours, theirs)], [theirs - ours])[0].odds
+        return {"foreign_letters": foreign, "odds": odds}
 
-    def _foreign_share(self, caption: str, found: list[str]) -> float:
-        if not self._latin_only or caption.isascii():
-            return 0.0
-        return len(_FOREIGN_LETTER.findall(caption)) / sum(map(len, found))
+    def _words(self, caption: str) -> tuple[list[str], float]:
+        """The words of a caption in lower case, and the share of its letters that is foreign."""
+        if caption.isascii():
+            return LETTERS(caption), 0.0
+        found, foreign = _WORD.findall(caption), 0.0
+        if found and self._latin_only:
+            foreign = len(_FOREIGN_LETTER.findall(caption)) / sum(map(len, found))
+        return [word.lower() for word in found], foreign
 
-    def _weigh(self, captions: list[tuple[str, list[str]]]) -> list[Odds]:
-        """The odds of captions with their words."""
-        weighed: list[Odds | None] = []
-        texts, leads = list[str](), list[int]()
-        for caption, found in captions:
-            small = [word.lower() for word in found]
-            ours = sum(word in self._ours for word in small)
-            theirs = sum(word in self._theirs for word in small)
-            if 2 * ours >= len(small) and not theirs and len(self.params.languages) == 1:
-                # Clear, and most captions are: the letters need not be asked.
-                weighed.append(Odds(self.params.languages[0], "", -math.inf))
-                continue
-            weighed.append(None)
-            leads.append(theirs - ours)
-            text = _without_names(caption) if ours and not theirs else caption
-            texts.append(text.lower())
-        asked = iter(self._by_letters(texts, leads))
-        return [one or next(asked) for one in weighed]
+    def _speaking(self, small: list[str]) -> tuple[int, int]:
+        """How many words speak for the wanted languages, and how many for others."""
+        ours, theirs = self._ours.__contains__, self._theirs.__contains__
+        return sum(map(ours, small)), sum(map(theirs, small))
+
+    def _clear(self, small: list[str], ours: int, theirs: int) -> bool:
+        """Whether the letters need not be asked."""
+        return 2 * ours >= len(small) and not theirs and len(self.params.languages) == 1
 
     def _by_letters(self, texts: list[str], leads: list[int]) -> list[Odds]:
         scores = self._letters.scores(texts)
@@ -153,6 +153,11 @@ class Filter:
         best = self._names[self._wanted][wanted].tolist()
         other = self._names[~self._wanted][unwanted].tolist()
         return [Odds(*one) for one in zip(best, other, odds.tolist(), strict=True)]
+
+
+def _asked(caption: str, ours: int, theirs: int) -> str:
+    """What the letters are asked about."""
+    return (_without_names(caption) if ours and not theirs else caption).lower()
 
 
 def _without_names(caption: str) -> str:

@@ -27,7 +27,9 @@ _PHONE = re.compile(
     r"|(?<![\w.-])(?:1[ .-])?(?:\([2-9]\d\d\)\s?|[2-9]\d\d[ .-])[2-9]\d\d[ .-]\d{4}(?![\w-])",
     re.IGNORECASE,
 )
+_AT: Final = ("@", "(at)", "[at]")
 _DIGITS: Final = 6  # of the shortest phone number
+_NO_DIGITS: Final = bytes(code for code in range(128) if not chr(code).isdigit())
 
 
 class Params(FilterParams):
@@ -48,11 +50,11 @@ class Filter:
         caption = pair["caption"]
         emails, phones = self.params.emails, self.params.phones
         said, dropped = [], False
-        if emails != "keep" and ("@" in caption or "at" in caption):
+        if emails != "keep" and any(sign in caption for sign in _AT):
             caption, found = _EMAIL.subn("[email]", caption)
             said += [f"e-mail addresses: {found}"] * bool(found)
             dropped |= bool(found) and emails == "drop"
-        if phones != "keep" and sum(map(str.isdigit, caption)) >= _DIGITS:
+        if phones != "keep" and _digits(caption) >= _DIGITS:
             caption, found = _PHONE.subn("[phone]", caption)
             said += [f"phone numbers: {found}"] * bool(found)
             dropped |= bool(found) and phones == "drop"
@@ -60,3 +62,9 @@ class Filter:
             pair["caption"] = caption
             return Objection(DropReason.PERSONAL_DATA, ", ".join(said))
         return Change(caption, f"masked {', '.join(said)}") if said else None
+
+
+def _digits(caption: str) -> int:
+    if caption.isascii():
+        return len(caption.encode().translate(None, _NO_DIGITS))
+    return sum(map(str.isdigit, caption))

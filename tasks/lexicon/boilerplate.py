@@ -198,11 +198,14 @@ class Continued(NamedTuple):
     otherwise: list[Phrase]
 
 
+def _phrases() -> list[Phrase]:
+    return [tuple(phrase.replace("'", "").split()) for phrase in _PHRASES.split("|")]
+
+
 def _by_first_words() -> dict[str, Continued]:
     found: dict[str, list[Phrase]] = {}
-    for phrase in _PHRASES.split("|"):
-        first, *others = phrase.replace("'", "").split()
-        found.setdefault(first, []).append((first, *others))
+    for phrase in _phrases():
+        found.setdefault(phrase[0], []).append(phrase)
     return {first: _by_second(phrases) for first, phrases in found.items()}
 
 
@@ -217,7 +220,16 @@ def _by_second(phrases: list[Phrase]) -> Continued:
     return Continued(fitting, otherwise)
 
 
+def _needed(phrase: Phrase) -> str:
+    """The longest word of a phrase that may be rare."""
+    return max(
+        (word for word in phrase if word != _ANY), key=lambda one: (one not in PARTICLES, len(one))
+    )
+
+
 PHRASES: Final = _by_first_words()
+# Of each phrase one word: a text with none of them has no phrase.
+IN_PHRASES: Final = frozenset(map(_needed, _phrases()))
 
 
 def phrase_at(text: Sequence[str], start: int) -> int:
