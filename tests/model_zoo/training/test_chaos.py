@@ -35,7 +35,7 @@ def _kill_one(case: Case, draw: random.Random, log: Path) -> None:
     other = ranks.processes[1 - victim]
     time.sleep(draw.uniform(0.0, 0.2))
     other.terminate()
-    other.join(draw.uniform(0.0, 1.0))
+    other.join(draw.uniform(0.0, 0.5))
     assert ranks.wait() != 0
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from model_zoo.training.shards import Shards
 from tests.model_zoo.training.cases import Case, run_cases
 
-_HALF = 20
+_HALF = 12
 _TRAINING = {"steps": 2 * _HALF, "checkpoint_every": _HALF, "precision": "fp16"}
 _COMPRESSION = {"rank": 8, "warm_start": True}
 
