@@ -7,7 +7,6 @@ attempts that end together leave one answer; what an attempt leaves unfinished, 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ from typing import Any
 
 from flows.declaration import BoundStage
 from infra.attempt import Attempt
+from infra.disk import explaining_full_disk
 from infra.environment import Environment
 from infra.errors import DamagedUnit, LeaseHeld, PermanentError
 from infra.manifests import METRICS, read_manifest
@@ -116,19 +116,20 @@ class StageRunner:
 
         Raises:
             DamagedUnit: if a unit of an input is missing or altered; it is discarded then.
+            DiskFull: if there is no room for what it makes.
         """
-        attempt = self._attempt(identity.fingerprint, listen)
+        with self._explaining_full_disk():
+            attempt = self._attempt(identity.fingerprint, listen)
         if isinstance(attempt, Manifest):
             self.adopt(stage, attempt)
             return attempt
         try:
-            work = self._work(attempt, stage, inputs, identity, listen)
-            manifest = self._made(attempt, work, stage, inputs, identity, ids)
-            attempt.lease.check()
-            manifest = self.publish(stage, manifest)
+            with self._explaining_full_disk():
+                manifest = self._make(attempt, stage, inputs, identity, ids, listen)
         except BaseException as error:
             attempt.close()
-            _explain(error, self.store)
+            if isinstance(error, DamagedUnit):
+                self.store.discard(error.sha256)
             raise
         attempt.finish()
         return manifest
@@ -180,6 +181,18 @@ class StageRunner:
                 raise PermanentError(f"the manifest {ref.provenance[:12]}… of {ref.stage} is gone")
             artifacts[argument] = manifest.outputs[ref.output].artifact()
         return artifacts
+
+    def _explaining_full_disk(self) -> contextlib.AbstractContextManager[None]:
+        return explaining_full_disk(*self.store.local_folders(), self.environment.home)
+
+    def _make(
+        self, attempt: Attempt, stage: BoundStage, inputs: Inputs, identity: Identity,
+        ids: RunIds, listen: Listener,
+    ) -> Manifest:  # fmt: skip
+        work = self._work(attempt, stage, inputs, identity, listen)
+        manifest = self._made(attempt, work, stage, inputs, identity, ids)
+        attempt.lease.check()
+        return self.publish(stage, manifest)
 
     def _made(
         self, attempt: Attempt, work: Work, stage: BoundStage, inputs: Inputs,
@@ -245,13 +258,6 @@ def _keep_metrics(work: Work) -> None:
         path = work.scratch / METRICS
         path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
         work.add_side(path, METRICS, len(entries))
-
-
-def _explain(error: BaseException, store: Store) -> None:
-    if isinstance(error, DamagedUnit):
-        store.discard(error.sha256)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        error.add_note("The disk is full. Free some space and run again: finished units are kept.")
 
 
 def clear_scratch(folder: Path) -> None:

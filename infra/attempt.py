@@ -32,8 +32,13 @@ class Attempt:
         self.state = self._folder / "state"
         self.scratch = self._folder / "scratch"
         self._saved: dict[str, str] = {}
-        self._restore()
-        self.state.mkdir(parents=True, exist_ok=True)
+        try:
+            self._restore()
+            self.state.mkdir(parents=True, exist_ok=True)
+        except BaseException:  # a full disk; who comes next must not wait for this one
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self.lease.release()
+            raise
 
     def save(self, state: Path) -> None:
         """Bring the state to the store; nothing to do where the state folder lies in it."""

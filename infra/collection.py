@@ -8,7 +8,9 @@ whose bytes did not arrive, and the gateway answers from its spool where it has 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import itertools
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +21,7 @@ from typing import Self
 
 import pyarrow as pa
 
+from infra.disk import has_room
 from infra.gateway.client import RunningGateway
 from infra.gateway.config import GatewayConfig
 from infra.gateway.journal import JournalReader
@@ -116,6 +119,7 @@ class Collection:
 
         Raises:
             ProcessFailed: if the gateway ends, or img2dataset brings nothing time after time.
+            OSError: if the disk is full.
         """
         results: dict[str, Result] = {}
         idle, before, start = 0, (-1, -1), self._journal.rows()
@@ -166,6 +170,7 @@ class Collection:
         last, since = -1, time.monotonic()
         while not process.ends_within(_POLL):
             self._require_gateway()
+            self._require_room()
             ended = self._journal.rows()
             if ended != last:
                 last, since = ended, time.monotonic()
@@ -182,6 +187,11 @@ class Collection:
         if status is not None:
             words = tail(self._gateway.process.log)
             raise ProcessFailed(f"the gateway ended with status {status}; its last words:\n{words}")
+
+    def _require_room(self) -> None:
+        """On a full disk img2dataset neither goes on nor ends."""
+        if not has_room(self.log):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.log))
 
     def _complaint(self, pending: int) -> str:
         return (

@@ -52,8 +52,13 @@ class Environment:
         return text
 
     def client(self) -> Any:
-        """The Dask client, started on first use; None when calls run inline."""
+        """The Dask client, started on first use; None when calls run inline.
+
+        One that has closed, because its scheduler was gone for too long, is replaced.
+        """
         with self._lock:
+            if self._client is not None and self._client.status == "closed":
+                self._client = None
             if self._client is None and self.dask != "inline":
                 self._client = _connect(self.dask, self.cores)
             return self._client

@@ -21,6 +21,10 @@ class DamagedUnit(Exception):
         return type(self), (self.sha256, self.name, self.problem)
 
 
+class DiskFull(Exception):
+    """A disk has no room left; the same work can go on once it has."""
+
+
 class LeaseHeld(Exception):
     """Another attempt is at work on the same fingerprint."""
 

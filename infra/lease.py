@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from infra.disk import is_full_disk
 from infra.errors import Fenced, LeaseHeld
 from infra.store import Store
 
@@ -63,7 +64,12 @@ class Lease:
         """Stop renewing and say that the owner has gone; the next attempt need not wait."""
         self._stop.set()
         self._thread.join()
-        self.store.write(self._name(), {**self._text(), "released": True})
+        try:
+            self.store.write(self._name(), {**self._text(), "released": True})
+        except OSError as error:
+            if not is_full_disk(error):
+                raise
+            self.store.delete(self._name())  # for which there is always room
 
     def _name(self) -> str:
         return f"{self.folder}/lease-{self.epoch:06d}.json"
@@ -73,7 +79,11 @@ class Lease:
 
     def _renew(self) -> None:
         while not self._stop.wait(_RENEWAL):
-            self.store.write(self._name(), self._text())
+            try:
+                self.store.write(self._name(), self._text())
+            except OSError as error:  # there may be room the next time; the work says it is full
+                if not is_full_disk(error):
+                    raise
 
 
 def _owner() -> dict[str, Any]:

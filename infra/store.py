@@ -53,6 +53,10 @@ class Store:
     def __reduce__(self) -> tuple[type, tuple[str]]:
         return type(self), (self.url,)
 
+    def local_folders(self) -> tuple[Path, ...]:
+        """The folder that it is, if it is one of this machine."""
+        return (Path(self.root),) if self.is_local else ()
+
     def path(self, relative: str) -> str:
         """The address of an entry within the file system."""
         return f"{self.root}/{relative}"

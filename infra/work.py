@@ -15,10 +15,12 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from infra.disk import explaining_full_disk
 from infra.environment import Environment
 from infra.errors import DamagedUnit
 from infra.sources import fetch_source
@@ -145,6 +147,9 @@ class Work:
         """Call `function(item, shard, **config)` once for each item, fanned out on Dask.
 
         The function must be importable by name; `config` is part of what a call is known by.
+
+        Raises:
+            ConnectionError: if the Dask scheduler goes; asking later may help.
         """
         keys = [self._key(function, item, config) for item in items]
         found = {key: memo for key in dict.fromkeys(keys) if (memo := self._recall(key))}
@@ -198,13 +203,21 @@ class Work:
 
     def _run_on(self, client: Any, calls: list[tuple[Any, ...]]) -> Iterator[Any]:
         from distributed import as_completed
+        from distributed.comm import CommClosedError
 
         # pure=False: Dask's own idea of sameness is not ours, and a retry must really run.
         futures = [client.submit(run_call, *call, pure=False, retries=0) for call in calls]
+        address = client.scheduler.address
         try:
             for future in as_completed(futures, loop=client.loop):
                 self._guard()
                 yield future.result()
+        # Nobody here cancels what is still waited for.
+        except (CancelledError, CommClosedError) as error:
+            raise ConnectionError(
+                f"the Dask scheduler at {address} has gone; what was finished is kept, and the"
+                " rest is made once it is back"
+            ) from error
         except BaseException:
             client.cancel(futures)
             raise
@@ -270,12 +283,14 @@ def run_call(
     scratch = Path(tempfile.mkdtemp(prefix="tapir-", dir=base))
     try:
         shard = ShardWork(store, scratch)
-        function(item, shard, **config)
-        memo = {
-            "outputs": {n: [u.model_dump() for u in us] for n, us in shard.outputs.items()},
-            "counts": dict(shard.counts),
-        }
-        store.write(f"memo/{key}.json", memo)
+        # Here, where the space that is free is still that of the moment and the machine.
+        with explaining_full_disk(*store.local_folders(), scratch):
+            function(item, shard, **config)
+            memo = {
+                "outputs": {n: [u.model_dump() for u in us] for n, us in shard.outputs.items()},
+                "counts": dict(shard.counts),
+            }
+            store.write(f"memo/{key}.json", memo)
         return key, memo
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

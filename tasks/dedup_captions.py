@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import Field
 
+from infra.disk import mapped_array
 from infra.tables import read_table, write_table
 from infra.work import ShardWork, Work
 from schemas.artifact import ClusterTable, PairTable, Unit
@@ -27,6 +28,7 @@ from tasks.dedup_urls import DistinctPairs
 from tasks.funnel import tally
 
 STAGE = "dedup_captions"
+_COMPARED = 1 << 14  # pairs of signatures in memory at a time
 
 
 class DedupCaptionsParams(StageParams):
@@ -78,7 +80,7 @@ def _load(units: Sequence[Unit], work: Work) -> tuple[np.ndarray, np.ndarray]:
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
     shape = (max(len(rows), 1), PLACES)  # a file of no bytes cannot be mapped
-    signed = np.memmap(work.scratch / "signatures", dtype="<u4", mode="w+", shape=shape)
+    signed = mapped_array(work.scratch / "signatures", np.dtype("<u4"), shape)
     start = 0
     for part in parts:
         signed[place[start : start + len(part)]] = part["signature"]
@@ -102,13 +104,22 @@ def _tied(rows: np.ndarray, signed: np.ndarray, similarity: float) -> Tied:
             one, other = distinct[order[left]], distinct[order[right]]
             news = components.apart(one, other)
             one, other = one[news], other[news]
-            near = resemblance(signed[one], signed[other]) >= similarity
+            near = _resemblance(signed, one, other) >= similarity
             components.tie(one[near], other[near])
     numbered = rows.copy()
     numbered["group"] = every  # to find the signatures again
     tied = tie(numbered, components.labels())
-    mine, best = (signed[of["group"].astype(np.int64)] for of in (tied.rows, tied.survivors))
-    return Tied(tied.rows, tied.survivors, 1 - resemblance(mine, best))
+    mine, best = (of["group"].astype(np.int64) for of in (tied.rows, tied.survivors))
+    return Tied(tied.rows, tied.survivors, 1 - _resemblance(signed, mine, best))
+
+
+def _resemblance(signed: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Of the signatures at these places, pair by pair, float64 [N]."""
+    found = np.zeros(len(left))
+    for start in range(0, len(left), _COMPARED):
+        part = slice(start, start + _COMPARED)
+        found[part] = resemblance(signed[left[part]], signed[right[part]])
+    return found
 
 
 def _band(signed: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from pydantic import Field
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from infra.disk import mapped_array
 from infra.errors import PermanentError
 from infra.shards import Sample, read_shard
 from infra.tables import write_table
@@ -159,7 +160,7 @@ def _load(units: Sequence[Unit], new: int, work: Work) -> tuple[Pictures, list[n
         part = _column([path], "features")
         if features is None:
             shape = (len(order), part.shape[1])
-            features = np.memmap(work.scratch / "features", np.float16, mode="w+", shape=shape)
+            features = mapped_array(work.scratch / "features", np.float16, shape)
         features[here] = part
     assert features is not None
     ordered = {name: column[order] for name, column in columns.items()}

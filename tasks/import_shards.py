@@ -28,6 +28,7 @@ from schemas.base import digest
 from schemas.records import DROP_SCHEMA, DropReason, drop_record, pair_key
 from schemas.stage import Source, StageParams, stage
 from tasks.captioned import MOST_CAPTION_BYTES, MOST_PICTURE_BYTES, PICTURES
+from tasks.distinct import first_of_keys
 from tasks.funnel import tally
 from tasks.sources.found import MAX_CAPTION
 from tasks.sources.urls import UnusableAddress, absolute_url, host_of
@@ -222,15 +223,11 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _keep_first(units: tuple[Unit, ...], work: Work) -> tuple[Unit, ...]:
-    """The units without the samples whose key an earlier unit has; memory: 24 bytes a sample."""
+    """The units without the samples whose key an earlier unit has."""
     listed = work.map(list_keys, units).units("keys")
-    keys = [np.load(work.fetch(unit)) for unit in listed]
-    if not keys:
-        return ()
-    first = np.zeros(sum(map(len, keys)), dtype=bool)
-    first[np.unique(np.concatenate(keys), return_index=True)[1]] = True
-    parts = np.split(first, np.cumsum([len(one) for one in keys])[:-1])
-    plans = [_plan(unit, part, work) for unit, part in zip(units, parts, strict=True)]
+    keys = (np.load(work.fetch(unit)) for unit in listed)
+    first = first_of_keys(keys, work.scratch / "keys")
+    plans = [_plan(unit, keep, work) for unit, keep in zip(units, first, strict=True)]
     rewritten = iter(work.map(rewrite_shard, [plan for plan in plans if plan]).outputs)
     return tuple(
         new for unit, plan in zip(units, plans, strict=True)

@@ -8,7 +8,6 @@ group in the range, whole.
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -35,16 +34,22 @@ def whole_groups(files: Sequence[Path], at_once: int = AT_ONCE) -> Iterator[np.n
     """
     if not files:
         return
-    tables = [np.load(path, mmap_mode="r") for path in files]
-    total = sum(map(len, tables))
+    # One file is open at a time: a month of Common Crawl has more than a process may open.
+    total = sum(len(np.load(path, mmap_mode="r")) for path in files)
     ranges = max(1, -(-total // at_once))
-    starts = [np.zeros(len(tables), dtype=np.int64)]
-    for number in range(1, ranges):
-        bound = np.uint64((number << 64) // ranges)
-        starts.append(np.array([np.searchsorted(table["group"], bound) for table in tables]))
-    starts.append(np.array([len(table) for table in tables], dtype=np.int64))
-    for first, last in itertools.pairwise(starts):
-        parts = [table[a:b] for table, a, b in zip(tables, first, last, strict=True)]
+    bounds = [np.uint64((number << 64) // ranges) for number in range(1, ranges)]
+    edges = [_edges(path, bounds) for path in files]
+    for number in range(ranges):
+        parts = [
+            np.array(np.load(path, mmap_mode="r")[found[number] : found[number + 1]])
+            for path, found in zip(files, edges, strict=True)
+        ]
         rows: np.ndarray = np.concatenate(parts)
         if len(rows):
             yield rows[np.argsort(rows["group"], kind="stable")]
+
+
+def _edges(path: Path, bounds: Sequence[np.uint64]) -> list[int]:
+    """Where in a file each range begins, and the end."""
+    table = np.load(path, mmap_mode="r")
+    return [0, *(int(np.searchsorted(table["group"], bound)) for bound in bounds), len(table)]

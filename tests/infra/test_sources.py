@@ -1,6 +1,7 @@
 """Sources: what is declared is found and pinned, and nothing else is read."""
 
 import gzip
+import os
 import socket
 import threading
 from contextlib import contextmanager
@@ -100,6 +101,20 @@ def test_paths_globs_and_home_are_found_once_and_in_order(tmp_path, here):
 
     assert names(found) == ["c.warc", "a.warc", "b.warc"]
     assert [one.declared for one in found] == [str(tmp_path / "c.warc"), *["home://*.warc"] * 2]
+
+
+def test_a_local_file_replaced_under_its_name_is_noticed(tmp_path, here):
+    path = tmp_path / "a.warc"
+    path.write_bytes(b"one")
+    (before,) = resolve_sources((str(path),), here)
+    written = path.stat().st_mtime_ns
+    path.write_bytes(b"two")
+    os.utime(path, ns=(written, written))  # neither size nor time tells
+
+    with pytest.raises(PermanentError, match="changed after the run began"):
+        fetch_source(before, tmp_path / "f")
+    (after,) = resolve_sources((str(path),), here)
+    assert after.identity != before.identity
 
 
 def test_a_web_file_is_pinned_and_fetched(tmp_path, here, site):

@@ -4,8 +4,10 @@ import gzip
 import json
 import random
 from collections import Counter
+from contextlib import contextmanager
 from urllib.parse import urljoin
 
+import fsspec
 import pytest
 from bs4 import BeautifulSoup
 from warcio.archiveiterator import ArchiveIterator
@@ -18,6 +20,8 @@ from infra.work import Work
 from schemas.records import DROP_SCHEMA, PAIR_SCHEMA
 from tasks.collect_pairs import CollectParams, collect_pairs
 from tasks.sources.warc import MAX_PAGE
+from tests.infra.test_sources import serving
+from tests.s3 import s3_server
 from tests.tasks.sources import plain_pages
 from tests.tasks.sources.warc_files import WarcMaker, add_wat, simple
 from tests.tasks.sources.web_pages import page
@@ -162,16 +166,38 @@ def test_all_kinds_of_sources_come_in_one_mix(tmp_path):
     assert again.pairs.units[:3] == collected.pairs.units
 
 
-def test_a_file_replaced_under_its_name_is_made_again_alone(tmp_path):
-    for name in "ab":
-        (tmp_path / f"{name}.warc.gz").write_bytes(simple(2, host=f"{name}.test").bytes())
-    first, _ = collect(tmp_path / "home", [tmp_path / "*.warc.gz"])
-    (tmp_path / "a.warc.gz").write_bytes(simple(3, host="a.test").bytes())
-    second, work = collect(tmp_path / "home", [tmp_path / "*.warc.gz"])
+@contextmanager
+def _local(folder):
+    yield str(folder), lambda name, content: (folder / name).write_bytes(content)
+
+
+@contextmanager
+def _web(folder):
+    with serving() as site:
+        yield site.url, site.files.__setitem__
+
+
+@contextmanager
+def _object_store(folder):
+    with s3_server() as url:
+        store = fsspec.filesystem("s3")
+        bare = url.removeprefix("s3://")
+        yield url, lambda name, content: store.pipe(f"{bare}/{name}", content)
+
+
+@pytest.mark.parametrize("place", [_local, _web, _object_store])
+def test_a_file_replaced_under_its_name_is_made_again_alone(place, tmp_path):
+    with place(tmp_path) as (url, put):
+        files = [f"{url}/{name}.warc.gz" for name in "ab"]
+        for name in "ab":
+            put(f"{name}.warc.gz", simple(2, packed=False, host=f"{name}.test").bytes())
+        first, _ = collect(tmp_path / "home", files)
+        put("a.warc.gz", simple(2, packed=False, host="c.test").bytes())  # of the same size
+        second, work = collect(tmp_path / "home", files)
 
     assert (work.made, work.reused) == (1, 1)
-    assert [unit.records for unit in second.pairs.units] == [3, 2]
     assert second.pairs.units[1] == first.pairs.units[1]
+    assert {row["domain"] for row in rows(second.pairs, PAIR_SCHEMA, work)} == {"b.test", "c.test"}
 
 
 def test_pages_with_more_html_than_is_read_are_counted(tmp_path):
