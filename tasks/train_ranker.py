@@ -17,8 +17,8 @@ from infra.errors import PermanentError
 from infra.work import Work
 from model_zoo.training.config import TrainingConfig
 from schemas.artifact import ImageShards, Ranker, TextTokenizer
-from schemas.stage import stage
-from tasks.prepared import prepare
+from schemas.stage import operational, stage
+from tasks.prepared import Loading, prepare
 from tasks.tokens import load_tokenizer
 from tasks.training_process import NetworkChoice, train_network
 
@@ -32,6 +32,8 @@ class RankerParams(NetworkChoice):
     training: TrainingConfig | None = None
     picture_side: int = Field(default=32, gt=0)
     """Pixels a side at which pictures are kept; the network's random crops are taken from these."""
+    pictures: Loading = operational("prepared")
+    """As the image tokenizer's: `prepared` files, or decoded from the `shards` in every epoch."""
     from_inputs: ClassVar[Mapping[str, int]] = {"text_vocabulary": 256}
 
     @model_validator(mode="after")
@@ -56,8 +58,9 @@ def train_ranker(
     else:
         vocabulary = load_tokenizer(work.fetch(text_tokenizer.units[0])).get_vocab_size()
         config = params.with_sizes({"text_vocabulary": vocabulary})
+        length = int(config["text_length"])
         files = prepare(
-            images, params.picture_side, work, text_tokenizer, int(config["text_length"])
+            images, params.picture_side, work, text_tokenizer, length, pictures=params.pictures
         )
         path = train_network(params, params.training, config, files, work)
     return Ranker(units=(work.add(path, "ranker.safetensors"),))

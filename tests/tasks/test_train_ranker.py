@@ -55,6 +55,10 @@ def test_it_is_trained_on_pictures_and_captions(tmp_path: Path) -> None:
     scores = _scores(work, ranker)
     assert scores.shape == (2, 3)
     assert (np.abs(scores) <= 1.0001).all()
+    # Read from the shards in every epoch, the pictures are the same.
+    other = Work.local(tmp_path / "other")
+    read = _train(other, {"config": SIZES, "training": TRAINING, "pictures": "shards"})
+    assert read.units[0].sha256 == ranker.units[0].sha256
 
 
 @pytest.fixture
