@@ -40,7 +40,10 @@ ON_DASK = ("clean", "codes")  # the others' calls run inline, which spares the c
 PASSES = 2  # of `images`, as declared
 
 # Metrics of a training that tell of the machine and not of the network.
-MEASURED = {"tokens_per_second", "loader_share", "memory_gb", "cores", "utilisation"}
+MEASURED = {
+    "tokens_per_second", "loader_share", "memory_gb", "cores", "utilisation", "measuring_seconds",
+}  # fmt: skip
+JUDGED = "trained_on/"
 
 
 class Attempts:
@@ -183,7 +186,13 @@ class Stage:
         }
         counts = [{k: v for k, v in m.counts.items() if k != "requests"} for m in (here, there)]
         assert counts[0] == counts[1]
-        assert curve(self.store, here) == curve(shapes.store, there)
+        own, whole = curve(self.store, here), curve(shapes.store, there)
+        # Which checkpoints were judged on the way is chance, but not what was found.
+        judged = {key for key in own.keys() ^ whole.keys() if key[0].startswith(JUDGED)}
+        assert not any(step == 8 and name == f"{JUDGED}psnr" for name, step in judged)
+        assert {k: v for k, v in own.items() if k not in judged} == {
+            k: v for k, v in whole.items() if k not in judged
+        }
         assert self.store.names("partial") == []
         assert verify(self.store, resolve(self.store, f"shapes/{self.name}", "")) == []
 
