@@ -74,6 +74,7 @@ class DropReason(StrEnum):
     EXACT_DUPLICATE = "exact_duplicate"
     NEAR_DUPLICATE = "near_duplicate"
     SEMANTIC_DUPLICATE = "semantic_duplicate"
+    EVALUATION_PICTURE = "evaluation_picture"  # the same as one to evaluate on
 
 
 def _schema(name: str, fields: list[pa.Field], version: int = RECORD_VERSION) -> pa.Schema:
@@ -149,7 +150,8 @@ CLUSTER_SCHEMA = _schema(
         _text("cluster"),  # key of the survivor
         _text("key"),
         pa.field("survivor", pa.bool_(), nullable=False),
-        _text("rule"),  # `DropReason` that ties it to its survivor; else survivor | earlier
+        # `DropReason` that ties it to its survivor; else survivor | earlier | evaluation
+        _text("rule"),
         _text("sha256"),
         pa.field("area", pa.int64(), nullable=False),  # pixels
         # Hamming, to the survivor's hash; -1 where no hashes were compared.

@@ -3,43 +3,44 @@
 Every shard is described by itself (hash, thumbnail, area), clusters are found over all of them, and
 only shards that lose a pair are written anew. See `tasks.dedup.picture_hash` and
 `tasks.dedup.clusters`. The descriptions are an output: given to a later collection as `earlier`,
-they keep what is there already from coming back.
+they keep what is there already from coming back. Pictures to evaluate on, given as `evaluation`,
+are described alike, and what is the same as one of them is not trained on.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from pydantic import Field
 
+from infra.disk import mapped_array
 from infra.errors import PermanentError
-from infra.shards import Sample, read_shard
-from infra.tables import read_columns, write_table
-from infra.work import ShardWork, Work
-from schemas.artifact import ClusterTable, DropTable, ImageShards, PictureFeatures, Unit
+from infra.tables import write_table
+from infra.work import Work
+from schemas.artifact import (
+    ClusterTable,
+    DropTable,
+    EvaluationPairs,
+    ImageShards,
+    PictureFeatures,
+    Unit,
+)  # fmt: skip
 from schemas.records import CLUSTER_SCHEMA
 from schemas.stage import StageParams, stage
-from tasks.dedup.clusters import Bounds, Clusters, Features, find_clusters, hex_of
-from tasks.dedup.picture_hash import HASH_BYTES, THUMBNAIL_BYTES, hash_picture, thumbnail_of
+from tasks.dedup.clusters import Bounds, Clusters, Features, Origin, find_clusters, hex_of
+from tasks.dedup.described import (
+    describe_shard,
+    nothing_described,
+    read_described,
+    read_thumbnails,
+)
+from tasks.dedup.picture_hash import THUMBNAIL_BYTES
 from tasks.dedup.rewriting import plan, rewrite
 from tasks.funnel import tally
-from tasks.pictures import Undecodable, decode
 
 STAGE = "dedup_images"
-
-_FEATURES = pa.schema(
-    [
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("sha256", pa.string(), nullable=False),
-        pa.field("area", pa.int64(), nullable=False),
-        pa.field("hash", pa.binary(HASH_BYTES), nullable=False),
-        pa.field("thumbnail", pa.binary(THUMBNAIL_BYTES), nullable=False),
-    ]
-)
 
 
 class DedupParams(StageParams):
@@ -71,13 +72,27 @@ class Deduplicated(NamedTuple):
 
 @stage(retries=2, cores=2, memory_gb=2.0, versions=("pillow", "numpy", "pyarrow", "scipy"))
 def dedup_images(
-    images: ImageShards, params: DedupParams, work: Work, earlier: PictureFeatures | None = None
-) -> Deduplicated:
-    """Keep one pair for each picture, and none for a picture of an earlier collection."""
+    images: ImageShards, params: DedupParams, work: Work, earlier: PictureFeatures | None = None,
+    evaluation: EvaluationPairs | None = None,
+) -> Deduplicated:  # fmt: skip
+    """Keep one pair for each picture, and none for a picture of an earlier collection.
+
+    Args:
+        earlier: the descriptions that an earlier collection gave.
+        evaluation: a set to evaluate on; no pair is kept for a picture of it. It is no part of the
+            descriptions that are given: a later collection is held against its own set.
+
+    Raises:
+        PermanentError: if a picture cannot be decoded, the set to evaluate on has none, or no pair
+            is left.
+    """
     described = work.map(describe_shard, images.units).units("features")
     before = earlier.units if earlier else ()
+    apart = _describe_evaluation(evaluation, work) if evaluation else ()
     bounds = Bounds(params.distance, params.mean_difference, params.most_difference)
-    features, places = _features(described, before, work)
+    features, places = _features(
+        {Origin.NEW: described, Origin.EARLIER: before, Origin.EVALUATION: apart}, work
+    )
     clusters = find_clusters(features, bounds)
     plans = _plans(images.units, places, clusters, work)
     kept, drops = rewrite(images.units, plans, STAGE, work)
@@ -91,81 +106,49 @@ def dedup_images(
     return found
 
 
-def describe_shard(unit: Unit, shard: ShardWork) -> None:
-    """Hash the pictures of one shard."""
-    path = shard.scratch / f"features-{unit.name}.parquet"
-    rows = (_describe(sample, unit.name) for sample in read_shard(shard.fetch(unit)))
-    shard.add("features", path, path.name, write_table(path, rows, _FEATURES))
-
-
-def _describe(sample: Sample, shard: str) -> dict[str, Any]:
-    try:
-        image = decode(sample.image)
-    except Undecodable as error:
+def _describe_evaluation(evaluation: EvaluationPairs, work: Work) -> tuple[Unit, ...]:
+    described = work.map(describe_shard, evaluation.units).units("features")
+    if not sum(unit.records or 0 for unit in described):
         raise PermanentError(
-            f"{shard}: the image of {sample.key} cannot be decoded ({error.detail}); let"
-            " filter_images with the filter `decodable` come first"
-        ) from error
-    return {
-        "key": sample.key,
-        "sha256": hashlib.sha256(sample.image).hexdigest(),
-        "area": image.width * image.height,
-        "hash": hash_picture(image),
-        "thumbnail": thumbnail_of(image),
-    }
+            "evaluation: there is not one picture in this set to keep out of training; give one"
+            " that has some, or leave this input out"
+        )
+    return described
 
 
 def _features(
-    units: Sequence[Unit], earlier: Sequence[Unit], work: Work
+    units: Mapping[Origin, Sequence[Unit]], work: Work
 ) -> tuple[Features, list[np.ndarray]]:
-    """The features of all shards in key order, and where in it each shard's pictures are.
+    """The features of all shards in key order, and where in it each new shard's pictures are.
 
     Thumbnails stay on disk; the rest takes 100 bytes a picture.
     """
-    every = [*units, *earlier]
-    columns = [_columns(unit, work) for unit in every] or [_read(_FEATURES.empty_table())]
-    keys, sha256, area, hashes = (np.concatenate(column) for column in zip(*columns, strict=True))
-    is_earlier = np.repeat(
-        [False] * len(units) + [True] * len(earlier), [len(c[0]) for c in columns]
+    every = [unit for some in units.values() for unit in some]
+    origins = [origin for origin, some in units.items() for _ in some]
+    columns = [read_described(work.fetch(unit)) for unit in every]
+    sizes = np.array([len(one.keys) for one in columns], dtype=np.int64)
+    keys, sha256, area, hashes = (
+        np.concatenate(column) for column in zip(nothing_described(), *columns, strict=True)
     )
+    origin = np.repeat(np.array(origins, dtype=np.int8), sizes)
     halves = keys.view(">u8").reshape(-1, 2)
-    order = np.lexsort((is_earlier, halves[:, 1], halves[:, 0]))
+    order = np.lexsort((origin, halves[:, 1], halves[:, 0]))
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
-    sizes = [len(column[0]) for column in columns]
-    places = np.split(place, np.cumsum(sizes)[:-1])
+    places = np.split(place, np.cumsum(sizes))[:-1]  # the last part is what follows all of them
     features = Features(
         keys[order], sha256[order], area[order], hashes[order],
-        _thumbnails(every, places, work), is_earlier[order],
+        _thumbnails(every, places, work), origin[order],
     )  # fmt: skip
-    return features, places[: len(units)]
-
-
-def _columns(unit: Unit, work: Work) -> tuple[np.ndarray, ...]:
-    return _read(read_columns(work.fetch(unit), _FEATURES, _FEATURES.names[:4]))
-
-
-def _read(table: pa.Table) -> tuple[np.ndarray, ...]:
-    keys, sha256 = (bytes.fromhex("".join(table[c].to_pylist())) for c in ("key", "sha256"))
-    return (
-        np.frombuffer(keys, dtype="S16"),
-        np.frombuffer(sha256, dtype=np.uint64).reshape(-1, 4),
-        table["area"].to_numpy(),
-        _bytes(table["hash"], HASH_BYTES),
-    )
-
-
-def _bytes(column: pa.ChunkedArray, width: int) -> np.ndarray:
-    return np.frombuffer(b"".join(column.to_pylist()), dtype=np.uint8).reshape(-1, width)
+    return features, places[: len(units[Origin.NEW])]
 
 
 def _thumbnails(units: Sequence[Unit], places: Sequence[np.ndarray], work: Work) -> np.ndarray:
     total = sum(map(len, places))
     shape = (max(total, 1), THUMBNAIL_BYTES)  # a file of no bytes cannot be mapped
-    found = np.memmap(work.scratch / "thumbnails", dtype=np.uint8, mode="w+", shape=shape)
+    found = mapped_array(work.scratch / "thumbnails", np.uint8, shape)
     for unit, place in zip(units, places, strict=True):
-        table = read_columns(work.fetch(unit), _FEATURES, ["thumbnail"])
-        found[place] = _bytes(table["thumbnail"], THUMBNAIL_BYTES)
+        found[place] = read_thumbnails(work.fetch(unit))
     return found[:total]
 
 

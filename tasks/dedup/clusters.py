@@ -1,16 +1,18 @@
 """Clusters of pictures that are the same, and which of each stays.
 
 Same bytes are the same picture. Pictures with near hashes are the same if their thumbnails agree.
-What is the same as the same is the same (connected components). Pictures of an earlier collection
-stay; else the survivor has the largest area and, of those, the smallest key. So neither the
-clusters nor their survivors depend on the order of the pictures or on how they were split over
-shards. Everything is done on whole columns: ten million pictures take minutes.
+What is the same as the same is the same (connected components). Pictures to evaluate on stay, and
+so do those of an earlier collection; else the survivor has the largest area and, of those, the
+smallest key. So neither the clusters nor their survivors depend on the order of the pictures or on
+how they were split over shards. Everything is done on whole columns: ten million pictures take
+minutes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -21,10 +23,22 @@ from schemas.records import DropReason
 from tasks.dedup.near_pairs import near_pairs
 from tasks.dedup.picture_hash import differences
 
-SURVIVOR, EARLIER = "survivor", "earlier"
-_RULES = (SURVIVOR, EARLIER, DropReason.EXACT_DUPLICATE, DropReason.NEAR_DUPLICATE)
+SURVIVOR, EARLIER, EVALUATION = "survivor", "earlier", "evaluation"
+_DROPS = (
+    DropReason.EXACT_DUPLICATE, DropReason.NEAR_DUPLICATE, DropReason.EVALUATION_PICTURE
+)  # fmt: skip
+_RULES = (SURVIVOR, EARLIER, EVALUATION, *_DROPS)
+_WHOSE = ("", " of an earlier collection", " of a set to evaluate on")  # by `Origin`
 _BLOCK = 1 << 16  # thumbnails that are compared at a time
 _PENDING = 1 << 20  # ties that are found before components are counted anew
+
+
+class Origin(IntEnum):
+    """Where a picture comes from; of one cluster the highest survives."""
+
+    NEW = 0
+    EARLIER = 1  # of a collection that stays as it is
+    EVALUATION = 2  # to evaluate on, so that nothing like it is trained on
 
 
 @dataclass(frozen=True)
@@ -36,7 +50,7 @@ class Features:
         area: pixels, int64 [N].
         hashes: uint8 [N, 32].
         thumbnails: uint8 [N, 768]; may lie on disk.
-        earlier: bool [N], whether it belongs to a collection that stays as it is.
+        origin: `Origin`, int8 [N].
     """
 
     keys: np.ndarray
@@ -44,7 +58,7 @@ class Features:
     area: np.ndarray
     hashes: np.ndarray
     thumbnails: np.ndarray
-    earlier: np.ndarray
+    origin: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -91,7 +105,7 @@ class Clusters:
             yield {
                 "cluster": hex_of(features.keys, best),
                 "key": hex_of(features.keys, one),
-                "survivor": rule in (SURVIVOR, EARLIER),
+                "survivor": rule in (SURVIVOR, EARLIER, EVALUATION),
                 "rule": rule,
                 "sha256": features.sha256[one].tobytes().hex(),
                 "area": int(features.area[one]),
@@ -108,10 +122,8 @@ class Clusters:
     def why(self, number: int) -> tuple[str, str]:
         """Reason and detail for dropping a member."""
         rule, best = _RULES[self.rules[number]], self.survivors[number]
-        survivor = hex_of(self.features.keys, best)
-        if self.features.earlier[best]:
-            survivor += " of an earlier collection"
-        if rule == DropReason.EXACT_DUPLICATE:
+        survivor = hex_of(self.features.keys, best) + _WHOSE[self.features.origin[best]]
+        if (self.features.sha256[self.members[number]] == self.features.sha256[best]).all():
             return rule, f"same bytes as {survivor}"
         bits, levels = self.distances[number], self.apart[number]
         return rule, f"like {survivor}: {bits} bits, {levels:.1f} levels apart"
@@ -200,13 +212,13 @@ def _clusters(features: Features, labels: np.ndarray) -> Clusters:
     sizes = np.diff(np.flatnonzero(fresh), append=len(order))
     first = np.repeat(order[fresh], sizes)  # of each one's cluster, in the order of clusters
     new = np.zeros(len(order), dtype=bool)  # whether anything is decided in its cluster
-    new[fresh] = np.logical_or.reduceat(~features.earlier[order], np.flatnonzero(fresh))
+    new[fresh] = np.logical_or.reduceat(features.origin[order] == Origin.NEW, np.flatnonzero(fresh))
     chosen = (np.repeat(sizes, sizes) > 1) & np.repeat(new[fresh], sizes)
     members, group = order[chosen], first[chosen]
     # Clusters by their first member, and members by their place.
     arranged = np.lexsort((members, group))
     members, group = members[arranged], group[arranged]
-    best = np.lexsort((members, -features.area[members], ~features.earlier[members], group))
+    best = np.lexsort((members, -features.area[members], -features.origin[members], group))
     lead = np.append(True, group[best][1:] != group[best][:-1])[: len(best)]
     survivors = np.repeat(members[best[lead]], np.diff(np.flatnonzero(lead), append=len(best)))
     return Clusters(
@@ -217,12 +229,12 @@ def _clusters(features: Features, labels: np.ndarray) -> Clusters:
 
 def _rules(features: Features, members: np.ndarray, survivors: np.ndarray) -> np.ndarray:
     same = (features.sha256[members] == features.sha256[survivors]).all(axis=1)
-    exact, near = (
-        _RULES.index(one) for one in (DropReason.EXACT_DUPLICATE, DropReason.NEAR_DUPLICATE)
-    )
+    exact, near, held_out = (_RULES.index(one) for one in _DROPS)
     rules = np.where(same, exact, near)
-    rules[features.earlier[members]] = _RULES.index(EARLIER)
-    rules[(members == survivors) & ~features.earlier[members]] = _RULES.index(SURVIVOR)
+    rules[features.origin[survivors] == Origin.EVALUATION] = held_out
+    rules[members == survivors] = _RULES.index(SURVIVOR)
+    for origin, rule in ((Origin.EARLIER, EARLIER), (Origin.EVALUATION, EVALUATION)):
+        rules[features.origin[members] == origin] = _RULES.index(rule)
     return rules.astype(np.int8)
 
 

@@ -18,6 +18,7 @@ HASH_BYTES = 32
 THUMBNAIL_BYTES = THUMBNAIL * THUMBNAIL * 3
 
 _CLEARLY = 8.0  # levels above the middle: what compression adds to a flat channel sets no bit
+_COMPARED = 1 << 18  # pairs of hashes at a time
 _STEPS = np.arange(1, 11) * (255 / 11)
 
 
@@ -40,6 +41,29 @@ def differences(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.nda
     """How much thumbnails uint8 [N, 768] differ, pair by pair: the mean and the most, in levels."""
     apart = np.abs(left.astype(np.int16) - right.astype(np.int16))
     return apart.mean(axis=1), apart.max(axis=1)
+
+
+def nearest_hashes(asked: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each hash of uint8 [M, 32] the nearest of uint8 [N, 32], of equally near ones the first.
+
+    Returns:
+        Its place int64 [M], and in how many bits they differ, uint16 [M].
+
+    Raises:
+        ValueError: if nothing is known.
+    """
+    left, right = (np.ascontiguousarray(one).view(np.uint64) for one in (asked, known))
+    places = np.zeros(len(left), dtype=np.int64)
+    bits = np.zeros(len(left), dtype=np.uint16)
+    step = max(1, _COMPARED // max(1, len(right)))
+    for start in range(0, len(left), step):
+        part = left[start : start + step]
+        apart = np.zeros((len(part), len(right)), dtype=np.uint16)
+        for word in range(left.shape[1]):
+            apart += np.bitwise_count(part[:, word, None] ^ right[None, :, word])
+        places[start : start + step] = apart.argmin(axis=1)
+        bits[start : start + step] = apart.min(axis=1)
+    return places, bits
 
 
 def _means(image: Image.Image, side: int) -> np.ndarray:

@@ -30,12 +30,10 @@ from tasks.evaluation.describing import (
 )
 from tasks.evaluation.distances import check_count, fid, inception_score, precision_recall
 from tasks.evaluation.features import INCEPTION_WIDTH, LOGITS, Extractor
-from tasks.evaluation.overlap import Nearest, find_nearest
+from tasks.evaluation.overlap import Overlap, Subset, find_overlap
 from tasks.measures import clip_score
 
 _ROWS = 128  # pictures that one worker describes at a time; it holds them and their features
-
-Subset = tuple[np.ndarray, np.ndarray]  # rows of the drawn and of the real pictures that are kept
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Compared:
     metrics: dict[str, float] = field(default_factory=dict)
     curves: dict[str, dict[float, float]] = field(default_factory=dict)
     described: dict[str, Any] = field(default_factory=dict)
-    nearest: Nearest | None = None
+    overlap: Overlap | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def compare(
     ranked: Sequence[Unit], sets: Sequence[CandidateSet], real: Real, training: Sequence[Unit],
     extractors: Sequence[Extractor], comparison: Comparison, work: Work,
 ) -> Compared:  # fmt: skip
-    """Compare on the features of every extractor; the first one, a ranker's, finds the overlap.
+    """Compare on the features of every extractor; overlap is found by the first one, a ranker's.
 
     Raises:
         PermanentError: if there are too few pictures for what is to be measured.
@@ -89,13 +87,16 @@ def compare(
     found = Compared()
     described = [_describe(one, drawn, pairs, real, comparison, work) for one in extractors]
     subsets = {"": (np.arange(counts["drawn"]), np.arange(counts["real"]))}
-    if comparison.overlap is not None:
+    if comparison.overlap_bounds:
         own = described[0]
-        found.nearest = find_nearest(
-            own.real, training, own.extractor, real.side, comparison.overlap, work
+        found.overlap = find_overlap(
+            real.units, own.real, own.extractor, real.side, training, comparison, work
         )
-        found.metrics |= found.nearest.metrics(own.extractor.name)
-        subsets["without_overlap/"] = _apart(found.nearest, own, work)
+        found.metrics |= found.overlap.metrics()
+        words = ([work.fetch(unit) for unit in units] for units in (own.drawn, own.real))
+        subsets["without_overlap/"] = found.overlap.apart(
+            *(read_words(paths, "captions") for paths in words)
+        )
     _measure(found, described, subsets, comparison, work)
     _score_captions(found, described, work)
     found.described = _description(comparison, extractors, real, counts, subsets)
@@ -166,20 +167,6 @@ def _describe(
         extractor, of_drawn.units("drawn"), of_pairs.units("reference"),
         of_pairs.units("reconstructions"),
     )  # fmt: skip
-
-
-def _apart(nearest: Nearest, described: _Described, work: Work) -> Subset:
-    """What is left without overlapping pictures, and without those drawn for their captions."""
-    captions = np.array(read_words([work.fetch(unit) for unit in described.real], "captions"))
-    drawn = np.array(read_words([work.fetch(unit) for unit in described.drawn], "captions"))
-    kept = ~nearest.overlaps
-    if not kept.any():
-        raise PermanentError(
-            f"comparison.overlap: from a cosine of {nearest.threshold:g} on {len(kept)} of"
-            f" {len(kept)} real pictures overlap, and none is left; look for a higher one"
-        )
-    gone = set(captions[~kept].tolist()) - set(captions[kept].tolist())
-    return np.flatnonzero([text not in gone for text in drawn.tolist()]), np.flatnonzero(kept)
 
 
 def _measure(
@@ -258,8 +245,11 @@ def _description(
     for extractor in extractors:
         found[f"weights of {extractor.name}"] = extractor.weights.sha256
     if comparison.overlap is not None:
-        drawn, kept = subsets["without_overlap/"]
         found["cosine from which a picture overlaps"] = comparison.overlap
+    if comparison.overlap_bits is not None:
+        found["bits of 256 up to which a picture overlaps"] = comparison.overlap_bits
+    if comparison.overlap_bounds:
+        drawn, kept = subsets["without_overlap/"]
         found["drawn, real pictures without overlap"] = [len(drawn), len(kept)]
     return found
 

@@ -26,8 +26,10 @@ class Comparison(Frozen):
             recall (Kynkäänniemi et al., arXiv 1904.06991).
         inception: a file of torch-fidelity's Inception weights; `cached`: that of its cache if it
             is there. Nothing is ever fetched.
-        overlap: from this cosine on, a picture to evaluate on counts as one of the training
-            pictures; measured with and without those. None: not looked for.
+        overlap: from this cosine of a ranker's features on, a picture to evaluate on counts as one
+            of the training pictures; measured with and without those. None: not looked for.
+        overlap_bits: the same, up to this Hamming distance of perceptual hashes, in bits of 256.
+            Where both are declared, a picture counts that is within either.
     """
 
     radii: tuple[float, ...] = Field(default=(0.0,), min_length=1)
@@ -37,6 +39,7 @@ class Comparison(Frozen):
     neighbours: int = Field(default=3, gt=0)
     inception: str | None = Field(default=None, min_length=1)
     overlap: float | None = Field(default=None, gt=0, le=1)
+    overlap_bits: int | None = Field(default=None, ge=0, le=64)
 
     @field_validator("radii")
     @classmethod
@@ -47,6 +50,13 @@ class Comparison(Frozen):
         if len({f"{radius:g}" for radius in radii}) != len(radii):
             raise ValueError(f"{list(radii)} names one radius twice")
         return radii
+
+    @property
+    def overlap_bounds(self) -> tuple[str, ...]:
+        """The bounds of overlap that are declared, by name."""
+        return tuple(
+            name for name in ("overlap", "overlap_bits") if getattr(self, name) is not None
+        )
 
     def sources(self) -> tuple[str, ...]:
         """The weights, if they are declared and at hand: they are part of what is measured."""

@@ -21,7 +21,7 @@ from tasks.candidates import CandidateSet
 from tasks.evaluation.compared import Compared, Real, compare
 from tasks.evaluation.comparison import CACHED, Comparison
 from tasks.evaluation.features import Extractor, Whose
-from tasks.evaluation.overlap import OVERLAPS, draw_overlaps
+from tasks.evaluation.overlap import OVERLAPS
 
 
 class Declared(Protocol):
@@ -74,22 +74,21 @@ class Inputs:
 
     def show_overlap(self, compared: Compared, work: Work) -> list[Path]:
         """What overlaps, in words and in pictures; nothing if it was not looked for."""
-        if compared.nearest is None or self.reference is None:
+        overlap = compared.overlap
+        if overlap is None or self.reference is None:
             return []
-        sheet = work.scratch / "overlap.png"
-        shards = (work.fetch(unit) for unit in self.reference.units)
-        side = self.side(work)
-        draw_overlaps(compared.nearest, shards, self.images.units, side, work).save(sheet)
-        return [compared.nearest.write(work.scratch / OVERLAPS), sheet]
+        sheets = overlap.draw(self.reference.units, self.images.units, self.side(work), work)
+        return [overlap.write(work.scratch / OVERLAPS), *sheets]
 
     def _real(self, comparison: Comparison, declared: Declared, work: Work) -> Real:
         side, tokenizer = self.side(work), self.image_tokenizer.units[0]
         if self.reference is not None:
             return Real("a set to evaluate on", self.reference.units, None, side, tokenizer)
-        if comparison.overlap is not None:
+        if comparison.overlap_bounds:
             raise PermanentError(
-                "comparison.overlap: drawn pictures are compared with training pictures, which all"
-                " overlap; give a set to evaluate on as the input `reference`"
+                f"comparison.{comparison.overlap_bounds[0]}: drawn pictures are compared with"
+                " training pictures, which all overlap; give a set to evaluate on as the input"
+                " `reference`"
             )
         count = declared.originals
         return Real("training pictures", self.images.units, count, side, tokenizer)
@@ -105,7 +104,10 @@ class Inputs:
                 " as an input, or a file of weights as comparison.inception"
             )
         if found[0].name == "inception" and comparison.overlap is not None:
-            raise PermanentError("comparison.overlap: a ranker finds it; give the input `ranker`")
+            raise PermanentError(
+                "comparison.overlap: a ranker finds it; give the input `ranker`, or declare"
+                " overlap_bits, which needs none, instead"
+            )
         return found
 
     def _of_ranker(self, declared: Declared, work: Work) -> list[Extractor]:

@@ -11,10 +11,10 @@ from infra.demo_web.drawing import draw, random_pairs, random_scene
 from infra.errors import PermanentError
 from infra.tables import read_table
 from infra.work import Work
-from schemas.artifact import ImageShards
+from schemas.artifact import EvaluationPairs, ImageShards
 from schemas.records import CLUSTER_SCHEMA, DROP_SCHEMA
 from schemas.scene import all_scenes
-from tasks.dedup.clusters import Bounds, Features, find_clusters
+from tasks.dedup.clusters import Bounds, Features, Origin, find_clusters
 from tasks.dedup.picture_hash import hash_picture
 from tasks.dedup_images import DedupParams, dedup_images
 from tasks.pictures import decode
@@ -130,7 +130,7 @@ def test_what_is_the_same_as_the_same_is_the_same():
         keys=np.array([b"a" * 16, b"b" * 16, b"c" * 15 + b"\0", b"d" * 16], "S16"),
         sha256=np.arange(16, dtype=np.uint64).reshape(4, 4), area=np.array([1, 1, 5, 9]),
         hashes=np.zeros((4, 32), np.uint8), thumbnails=thumbnails,
-        earlier=np.zeros(4, dtype=bool),
+        origin=np.full(4, Origin.NEW),
     )  # fmt: skip
     found = list(find_clusters(features, Bounds(distance=4, mean=2.5, most=9)).rows())
 
@@ -210,9 +210,9 @@ def slow_clusters(features, bounds):
                 if one is not other:
                     one |= other
                     groups.remove(other)
-    rank = [(not features.earlier[n], -features.area[n], n) for n in range(count)]
+    rank = [(-features.origin[n], -features.area[n], n) for n in range(count)]
     best = {n: min(group, key=lambda m: rank[m]) for group in groups for n in group}
-    return {n: b for n, b in best.items() if n != b and not features.earlier[n]}
+    return {n: b for n, b in best.items() if n != b and features.origin[n] == Origin.NEW}
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -224,9 +224,8 @@ def test_clusters_are_those_of_a_plain_comparison_of_all_with_all(seed):
     thumbnails = np.repeat(rng.integers(0, 4, (100, 1)).astype(np.uint8) * 2, 768, axis=1)[content]
     sha256 = np.repeat(content[:, None].astype(np.uint64), 4, axis=1)
     keys = np.sort(np.frombuffer(rng.bytes(16 * count), "S16"))
-    features = Features(
-        keys, sha256, rng.integers(1, 4, count), hashes, thumbnails, rng.random(count) < 0.2
-    )
+    origin = rng.choice(list(Origin), count, p=[0.7, 0.15, 0.15])
+    features = Features(keys, sha256, rng.integers(1, 4, count), hashes, thumbnails, origin)
     bounds = Bounds(distance=3, mean=1.0, most=36)
     found = find_clusters(features, bounds)
 
@@ -263,3 +262,118 @@ def test_a_picture_of_an_earlier_collection_does_not_come_back(tmp_path, samples
         add_samples(work, [again, other]), DedupParams(), work, earlier=second.features
     )
     assert list(samples_of(third.kept, work)) == [other.key]
+
+
+def evaluation_of(work, samples, shards=1):
+    """A set to evaluate on."""
+    return EvaluationPairs(units=add_samples(work, samples, shards).units)
+
+
+def apart(samples):
+    """Pictures to train on, and others to evaluate on: of 6 groups a re-encoded copy, 20 singles.
+
+    Of the singles 10 are copies of the first 10 to train on: 5 by their bytes, 5 re-encoded.
+    """
+    names = {sample.key: name_of(sample.record["image_url"]) for sample in samples}
+    taken = {f"{number}-2" for number in range(6)}
+    trained = [sample for sample in samples if names[sample.key] not in taken]
+    rng = random.Random(8)
+    held = [sample for sample in samples if names[sample.key] in taken]
+    for number, sample in enumerate(trained[-20:]):
+        content = sample.image
+        if 5 <= number < 10:
+            content = files.again(decode(content), rng, number % 2).content
+        elif number >= 10:
+            content = saved(next(random_pairs(1, seed=900 + number)).picture)
+        held.append(make_sample(f"held-{number}", content))
+    return trained, held, [sample.key for sample in trained[-20:-10]]
+
+
+def test_nothing_like_a_picture_to_evaluate_on_is_kept(tmp_path, samples):
+    trained, held, singles = apart(samples)
+    work = Work.local(tmp_path)
+    found = dedup_images(
+        add_samples(work, trained, 3), DedupParams(), work, evaluation=evaluation_of(work, held, 2)
+    )
+
+    kept = {name_of(one.record["image_url"]) for one in samples_of(found.kept, work).values()}
+    assert sorted(n.split("-")[0] for n in kept if n[0] != "s") == sorted("6 7 8 9 10 11".split())
+    assert len(kept) == 6 + 150 - len(singles)
+    drops = {row["key"]: row for row in rows(found.drops, DROP_SCHEMA, work)}
+    ours = {key for key, row in drops.items() if row["reason"] == "evaluation_picture"}
+    assert work.counts["dropped/evaluation_picture"] == len(ours)
+    assert ours == {k for k, row in drops.items() if "a set to evaluate on" in row["detail"]}
+    names = {sample.key: name_of(sample.record["image_url"]) for sample in trained}
+    assert {names[key].split("-")[0] for key in ours - set(singles)} == set("012345")
+    assert set(singles) < ours
+    held_keys = {sample.key for sample in held}
+    assert all(any(key in drops[one]["detail"] for key in held_keys) for one in ours)
+    clusters = rows(found.clusters, CLUSTER_SCHEMA, work)
+    assert {row["key"] for row in clusters if row["rule"] == "evaluation"} <= held_keys
+    assert all(row["survivor"] for row in clusters if row["rule"] == "evaluation")
+    assert {row["key"] for row in clusters if row["rule"] == "evaluation_picture"} == ours
+    assert {row["key"] for row in clusters if row["cluster"] in held_keys} - held_keys == ours
+    # What is given to a later collection is what this one has seen of the web.
+    assert found.features.records == len(trained)
+
+
+@pytest.mark.parametrize(("shards", "held_shards"), [(1, 5), (7, 1)])
+def test_what_is_kept_apart_does_not_depend_on_shards(tmp_path, samples, shards, held_shards):
+    trained, held, _ = apart(samples)
+    found = []
+    for name, split in (("a", (3, 2)), ("b", (shards, held_shards))):
+        work = Work.local(tmp_path / name)
+        images = add_samples(work, trained, split[0])
+        held_out = evaluation_of(work, held, split[1])
+        made = dedup_images(images, DedupParams(), work, evaluation=held_out)
+        drops = {row["key"]: row["detail"] for row in rows(made.drops, DROP_SCHEMA, work)}
+        found.append((samples_of(made.kept, work), drops, made.clusters))
+
+    assert found[0] == found[1]
+
+
+def test_a_picture_to_evaluate_on_comes_before_one_of_an_earlier_collection(tmp_path, samples):
+    """Also in a month in which the evaluation is declared for the first time."""
+    work = Work.local(tmp_path)
+    group, other = ([s for s in samples if name_of(s.record["image_url"]).startswith(g)]
+                    for g in ("3-", "4-"))  # fmt: skip
+    first = dedup_images(add_samples(work, [group[0], other[0]]), DedupParams(), work)
+    fresh = make_sample("fresh", saved(next(random_pairs(1, seed=77)).picture))
+    second = dedup_images(
+        add_samples(work, [group[1], other[1], fresh], 2), DedupParams(), work,
+        earlier=first.features, evaluation=evaluation_of(work, [group[2]]),
+    )  # fmt: skip
+
+    assert list(samples_of(second.kept, work)) == [fresh.key]
+    details = {row["key"]: row["detail"] for row in rows(second.drops, DROP_SCHEMA, work)}
+    assert f"{group[2].key} of a set to evaluate on" in details[group[1].key]
+    assert f"{other[0].key} of an earlier collection" in details[other[1].key]
+    reasons = {row["key"]: row["reason"] for row in rows(second.drops, DROP_SCHEMA, work)}
+    assert reasons[group[1].key] == "evaluation_picture" != reasons[other[1].key]
+    rules = {row["key"]: row["rule"] for row in rows(second.clusters, CLUSTER_SCHEMA, work)}
+    assert rules[group[2].key] == "evaluation"
+    assert rules[group[0].key] == rules[other[0].key] == "earlier"
+
+
+def test_a_set_to_evaluate_on_that_nothing_is_like_changes_nothing(tmp_path, samples):
+    singles = [one for one in samples if "single" in one.record["image_url"]]
+    held = [make_sample(f"held-{n}", saved(p.picture))
+            for n, p in enumerate(random_pairs(5, seed=901))]  # fmt: skip
+    twins = [make_sample(f"twin-{n}", one.image) for n, one in enumerate(held)]
+    work = Work.local(tmp_path)
+    images = add_samples(work, singles, 2)
+    found = dedup_images(
+        images, DedupParams(), work, evaluation=evaluation_of(work, [*held, *twins])
+    )
+
+    assert found.kept.units == images.units
+    assert found.drops.units == ()
+    assert rows(found.clusters, CLUSTER_SCHEMA, work) == []  # nothing was decided among them
+
+
+@pytest.mark.parametrize("units", [0, 1])
+def test_a_set_to_evaluate_on_without_pictures_is_refused(tmp_path, samples, units):
+    work = Work.local(tmp_path)
+    held = evaluation_of(work, [], units)
+    with pytest.raises(PermanentError, match="evaluation: there is not one picture in this set"):
+        dedup_images(add_samples(work, samples[:2]), DedupParams(), work, evaluation=held)

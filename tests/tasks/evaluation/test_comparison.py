@@ -50,12 +50,21 @@ def test_a_part_is_chosen_by_the_seed() -> None:
         ({"radii": [1, 1.0]}, "names one radius twice"),
         ({"radii": []}, "at least 1 item"),
         ({"overlap": 1.5}, "less than or equal to 1"),
+        ({"overlap_bits": -1}, "greater than or equal to 0"),
+        ({"overlap_bits": 65}, "less than or equal to 64"),
+        ({"overlap_bits": 0.95}, "valid integer"),
         ({"radius": 1}, "Extra inputs are not permitted"),
     ],
 )
 def test_a_wrong_declaration_is_refused(declared: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         EvaluateParams.model_validate({"comparison": declared})
+
+
+def test_bounds_of_overlap_are_those_that_are_declared() -> None:
+    assert Comparison().overlap_bounds == ()
+    assert Comparison(overlap_bits=0).overlap_bounds == ("overlap_bits",)
+    assert Comparison(overlap_bits=16, overlap=0.9).overlap_bounds == ("overlap", "overlap_bits")
 
 
 def test_weights_are_a_source_if_they_are_at_hand(
