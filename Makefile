@@ -22,7 +22,7 @@ help: ## Say what there is to make
 setup: ## Make the virtual environment as requirements.lock says
 	@infra/setup/venv.sh
 
-demo: setup ## Web pages to pictures, with a report (8 minutes on two cores)
+demo: setup ## Web pages to pictures, with a report (9 minutes on two cores)
 	@.venv/bin/tapir demo
 
 test: setup ## Every test
