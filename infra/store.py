@@ -174,13 +174,17 @@ class Store:
             self.filesystem.rm(self.path(relative), recursive=True)
 
     def names(self, relative: str) -> list[str]:
-        """Names of the entries in a folder, sorted; none if there is no folder."""
+        """Names of the entries in a folder, sorted; none if there is no folder.
+
+        What is still being written, or was when a writer was killed, is no entry.
+        """
         try:
             self.filesystem.invalidate_cache()
             found = self.filesystem.ls(self.path(relative), detail=False)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(n for n in (entry.rstrip("/").rsplit("/", 1)[-1] for entry in found) if n)
+        names = (entry.rstrip("/").rsplit("/", 1)[-1] for entry in found)
+        return sorted(name for name in names if name and not name.startswith("."))
 
 
 def _problem(unit: Unit, sha256: str, size: int) -> str | None:

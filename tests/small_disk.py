@@ -11,10 +11,10 @@ import pytest
 
 
 @contextlib.contextmanager
-def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
-    """A disk of some megabytes at a new folder; the test is skipped where none can be mounted."""
+def small_disk(folder: Path, size: int) -> Iterator[Path]:
+    """A disk of some bytes at a new folder; the test is skipped where none can be mounted."""
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     if subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("a small disk can be mounted by root only")
     try:

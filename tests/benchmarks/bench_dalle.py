@@ -49,6 +49,7 @@ WIDTH, LAYERS, HEADS, TEXT, SIDE, VOCABULARY, BATCH = 256, 8, 4, 64, 16, 1024, 4
 POSITIONS = TEXT + SIDE * SIDE
 KINDS: tuple[Kind, ...] = ("row", "column", "convolutional")
 HOWS = ("blocked", "masked", "dense")  # by parts, by the flash kernel under a mask, all scores
+ATTENTIONS = {f"{kind}, {how}": (kind, how) for kind in KINDS for how in HOWS}
 RUNS = 7
 _KEPT = str(2**32)  # bytes
 
@@ -92,7 +93,7 @@ def train(peer: Path | None) -> None:
 
 def memory(peer: Path | None) -> None:
     """What updates, and sparse layers, add to the most that a fresh process holds."""
-    for name in [*_names(peer), *(f"{kind}, {how}" for kind in KINDS for how in HOWS)]:
+    for name in [*_names(peer), *ATTENTIONS]:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             before, most = pool.apply(_peak, (name, peer))
         print(f"{name:22} {most / 1e6:5.0f} MB, {(most - before) / 1e6:5.0f} of them for this")
@@ -101,8 +102,7 @@ def memory(peer: Path | None) -> None:
 def _peak(name: str, peer: Path | None) -> tuple[int, int]:
     """Bytes held before the first time, and the most during five."""
     torch.set_num_threads(2)
-    kind, _, how = name.partition(", ")
-    run = _attending(kind, how) if how in HOWS else _training(name, peer)[0]  # type: ignore[arg-type]
+    run = _attending(*ATTENTIONS[name]) if name in ATTENTIONS else _training(name, peer)[0]
     before = psutil.Process().memory_info().rss
     for _ in range(5):
         run()

@@ -105,7 +105,8 @@ def _over_link(
 
 def _train(machines: TwoMachines, case: Case) -> None:
     agent = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=2",
-             f"--master-addr={machines.address}", f"--master-port={_PORT}"]  # fmt: skip
+             f"--master-addr={machines.address}", f"--master-port={_PORT}",
+             f"--log-dir={os.devnull}"]  # fmt: skip
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": INTERFACE, "OMP_NUM_THREADS": "1",
                    "PYTHONPATH": str(ROOT)}  # fmt: skip
     nodes = [

@@ -106,7 +106,7 @@ class Crawl:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    with small_disk(tmp_path / "disk", 24) as folder:
+    with small_disk(tmp_path / "disk", 24 << 20) as folder:
         yield folder
 
 

@@ -23,7 +23,7 @@ MUCH = np.random.default_rng(0).integers(0, 256, (1000, 2000), dtype=np.uint8)
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of one megabyte."""
-    with small_disk(tmp_path / "disk", 1) as folder:
+    with small_disk(tmp_path / "disk", 1 << 20) as folder:
         yield folder
 
 

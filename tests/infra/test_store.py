@@ -112,3 +112,10 @@ def _overwrite(store: Store, sha256: str, data: bytes) -> None:
         path.write_bytes(data)
     else:
         store.filesystem.pipe_file(store.path(store.blob(sha256)), data)
+
+
+def test_what_is_being_written_is_no_entry(tmp_path: Path) -> None:
+    store = Store(f"file://{tmp_path}")
+    store.write("memo/a.json", 1)
+    (tmp_path / "memo" / ".b.json.0123").write_text("{")  # as a writer that was killed leaves it
+    assert store.names("memo") == ["a.json"]

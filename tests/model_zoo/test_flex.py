@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.nn.attention.flex_attention import flex_attention
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from model_zoo import flex
 from model_zoo.attention import MaskedAttention
@@ -41,7 +42,7 @@ def test_tiles_that_the_mask_leaves_empty_are_passed_over(kind: Kind, most: int)
 def test_a_kernel_that_is_wrong_or_fails_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     device = torch.device("cpu")
 
-    def plain(q, k, v, block_mask):  # type: ignore[no-untyped-def]
+    def plain(q: Tensor, k: Tensor, v: Tensor, block_mask: BlockMask) -> Tensor:
         mask = torch.zeros(q.shape[2], q.shape[2], dtype=torch.bool)
         for row in range(len(mask)):
             for column in range(len(mask)):

@@ -15,6 +15,7 @@ from model_zoo.training import worker
 from model_zoo.training.config import RunConfig
 from model_zoo.training.processes import Processes
 from tests.model_zoo.training.ranks import ROOT, Ranks
+from tests.small_disk import small_disk
 
 SIZES = {
     "text_vocabulary": 20, "text_length": 4, "image_vocabulary": 8, "grid_height": 3,
@@ -38,7 +39,9 @@ def write_pairs(path: Path, pairs: int = 10) -> Path:
 
 
 class Run:
-    """A run of the worker in a folder of its own."""
+    """A run of the worker in a folder of its own; of one that has ended, what it said."""
+
+    said: str
 
     def __init__(self, folder: Path, **training: object) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,21 +97,16 @@ def deepspeed_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run that nothing interrupted, by DeepSpeed in one process."""
     run = Run(tmp_path_factory.mktemp("whole"))
     with run.start() as process:
-        run.said, _ = process.communicate(timeout=120)  # type: ignore[attr-defined]
-    assert process.returncode == 0, run.said  # type: ignore[attr-defined]
+        run.said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, run.said
     return run
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def megabyte(tmp_path: Path) -> Iterator[Path]:
     """A disk of one megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("a small disk can be mounted by root only")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with small_disk(tmp_path / "disk", 1 << 20) as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")

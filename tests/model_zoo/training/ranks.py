@@ -26,12 +26,11 @@ class Ranks:
     """Processes that run one function together; what they write goes to one file."""
 
     def __init__(
-        self, processes: int, function: Callable[..., int | None], *arguments: object, log: Path,
-        environment: Mapping[str, str] | None = None,
-    ) -> None:  # fmt: skip
+        self, processes: int, function: Callable[..., int | None], *arguments: object, log: Path
+    ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
-        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **(environment or {})}
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         self.log = log
         self.processes: list[ForkServerProcess] = []
         for rank in range(processes):

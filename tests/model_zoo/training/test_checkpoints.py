@@ -147,21 +147,21 @@ def _save_much(path: Path) -> None:
 
 @pytest.mark.parametrize("write", [_write_much, _save_much])
 def test_a_full_disk_says_from_where_the_training_goes_on(
-    small_disk: Path, write: Callable[[Path], None]
+    megabyte: Path, write: Callable[[Path], None]
 ) -> None:
     for step, wanted in ((5, "the beginning"), (10, "update 5"), (15, "update 10")):
-        checkpoints.begin(small_disk, step)
-        path = checkpoints.unfinished(small_disk, step) / "weights"
+        checkpoints.begin(megabyte, step)
+        path = checkpoints.unfinished(megabyte, step) / "weights"
         words = rf"checkpoint of update {step}: the disk is full .* goes on from {wanted}$"
         with (
             pytest.raises(ValueError, match=words) as refused,
-            checkpoints.explaining_full_disk(small_disk, step),
+            checkpoints.explaining_full_disk(megabyte, step),
         ):
             write(path)
         assert refused.value.__cause__ is not None
         assert not path.parent.exists()
-        _save(small_disk, step)
-    assert checkpoints.newest(small_disk) == small_disk / "step-0000015"
+        _save(megabyte, step)
+    assert checkpoints.newest(megabyte) == megabyte / "step-0000015"
 
 
 def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:

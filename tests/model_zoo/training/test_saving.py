@@ -143,13 +143,13 @@ def test_the_next_one_waits_for_the_one_before(tmp_path: Path, processes: Proces
 
 
 def test_without_room_it_says_so_and_leaves_the_checkpoint_before(
-    small_disk: Path, processes: Processes
+    megabyte: Path, processes: Processes
 ) -> None:
-    writer = Writer(small_disk, processes, keep=2, keep_best=0)
+    writer = Writer(megabyte, processes, keep=2, keep_best=0)
     writer.start(1, {"shard.safetensors": {"w": torch.ones(3)}}, {"loss": 1.0})
     writer.settle()
     writer.start(2, {"shard.safetensors": {"w": torch.zeros(1 << 19)}}, {"loss": 1.0})
     with pytest.raises(ValueError, match=r"update 2: the disk is full .* from update 1$"):
         writer.settle()
-    assert [path.name for path in small_disk.iterdir()] == ["step-0000001"]
-    assert load_file(small_disk / "step-0000001/shard.safetensors")["w"].tolist() == [1] * 3
+    assert [path.name for path in megabyte.iterdir()] == ["step-0000001"]
+    assert load_file(megabyte / "step-0000001/shard.safetensors")["w"].tolist() == [1] * 3

@@ -21,6 +21,7 @@ from model_zoo.training.processes import Processes
 from model_zoo.weights import load_network
 from tests.model_zoo.training.conftest import Run
 from tests.model_zoo.training.ranks import ROOT
+from tests.small_disk import small_disk
 
 
 def _wait_for_step(run: Run, process: "subprocess.Popen[str]", step: int) -> None:
@@ -177,19 +178,12 @@ def test_a_full_disk_ends_it_with_a_sentence_and_the_last_checkpoint_stays(tmp_p
     assert run.train_here() == 0
     size = sum(p.stat().st_size for p in run.checkpoints.rglob("*") if p.is_file())
     other = Run(tmp_path / "small", engine="torch", steps=40)
-    other.checkpoints.mkdir()
-    room = ["mount", "-t", "tmpfs", "-o", f"size={int(size * 0.8)}", "none", other.checkpoints]
-    if subprocess.run(room, capture_output=True, check=False).returncode:
-        pytest.skip("file systems cannot be mounted here")
-    try:
-        with pytest.raises(
-            ValueError, match=r"checkpoint of update 8: the disk is full \(.*GB free"
-        ) as full:
+    words = r"checkpoint of update 8: the disk is full \(.*GB free"
+    with small_disk(other.checkpoints, int(size * 0.8)):
+        with pytest.raises(ValueError, match=words) as full:
             other.train_here()
         assert "goes on from update 4" in str(full.value)
         assert [path.name for path in complete_checkpoints(other.checkpoints)] == ["step-0000004"]
-    finally:
-        subprocess.run(["umount", other.checkpoints], check=True)
 
 
 PARENT = """

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from infra.shards import Sample, read_shard, write_shard
+from infra.shards import Sample, read_shard
 from infra.sources import resolve_sources
 from infra.work import Work
 from model_zoo.weights import build_recipe, save_network
@@ -28,6 +28,7 @@ from tasks.evaluate import EvaluateParams, evaluate
 from tasks.evaluation.features import blurred
 from tasks.judging import Judge
 from tasks.prepared import first_pictures
+from tests.tasks.image_shards import add_samples
 from tests.tasks.tiny_models import (
     TEXT_LENGTH,
     add_image_tokenizer,
@@ -65,13 +66,7 @@ def samples_of(units: Sequence[Unit], work: Work) -> list[Sample]:
 
 def add_pairs(samples: Iterable[Sample], work: Work, shards: int = 1) -> EvaluationPairs:
     """A set to evaluate on, split over shards."""
-    ordered = sorted(samples, key=lambda sample: sample.key)
-    units = []
-    for number in range(shards):
-        path = work.scratch / f"pairs-{number}.tar"
-        count = write_shard(path, ordered[number::shards])
-        units.append(work.add(path, path.name, count))
-    return EvaluationPairs(units=tuple(units))
+    return EvaluationPairs(units=add_samples(work, samples, shards).units)
 
 
 def _ranked(work: Work, images: ImageShards, ranker: str, captions: list[str]) -> RankedCandidates:
