@@ -89,10 +89,16 @@ class Browser:
         self.wait_for_load(lambda: self.call("Page.navigate", url=url))
 
     def wait_for_load(self, act: Any) -> None:
-        """Do what leads to another page, and wait until that is there."""
+        """Do what leads to another page, and wait until that is there and drawn.
+
+        Nobody acts on a page before it is drawn, and only then does the browser focus what the page
+        wants focused; what acted before would be in its way.
+        """
         before = self._loads()
         act()
         self.wait(lambda: self._loads() > before)
+        drawn = "new Promise(resolve => requestAnimationFrame(resolve))"
+        self.call("Runtime.evaluate", expression=drawn, awaitPromise=True)
 
     def wait(self, true: Any) -> None:
         """Wait until something holds."""
