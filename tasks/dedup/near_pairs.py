@@ -1,11 +1,13 @@
 """All pairs of hashes within a Hamming distance, without comparing all pairs of hashes.
 
-Bits are split into m blocks. Two hashes that differ in at most d bits share at least m - d blocks
-whole (pigeonhole), so for every choice of m - d blocks hashes are sorted by those, and only those
-that agree in them are compared. With m = d + 1 there are few choices that many hashes share; with
-more blocks there are more choices, each of which fewer share: the m that is cheapest for the number
-of hashes and for how their bits really lie (looked at in a sample) is taken. Nothing is missed, and
-each pair is told once: by the first of the choices that it shares.
+Bits are split into blocks, and these into groups. Where two hashes differ in at most d bits, some
+group of m blocks with a differing bits to spare has no more than a (pigeonhole: each group spares
+a, and the a + 1 of all groups add up to d + 1), so that they share m - a of its blocks whole. For
+every such choice of blocks hashes are sorted by those, and only those that agree in them are
+compared. Few choices of short blocks are shared by many hashes, more choices of more blocks by
+fewer: what is cheapest for the number of hashes and for how their bits really lie (looked at in a
+sample) is taken. With two blocks to share the choices are as few as they can be (Turan's theorem).
+Nothing is missed, and each pair is told once: by the first of the choices that it shares.
 
 Equal hashes are looked up as one; those of one word are sorted themselves (`one_word`). Memory is
 bounded by some words a hash and one block of comparisons, whatever the sizes of the groups.
@@ -16,7 +18,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import combinations
+from itertools import chain, combinations
 from math import comb
 from typing import NamedTuple
 
@@ -33,20 +35,38 @@ _SAMPLE = 1 << 14  # hashes by which the sizes of groups are estimated
 # half of all pictures. A fixed shuffle spreads the informative ones.
 _SHUFFLE_SEED = 20210224
 # Nanoseconds, measured: to sort one hash by a choice of blocks, and to compare one pair, of hashes
-# of one word and of more. Only their ratio matters.
-_SORT, _COMPARE_ONE, _COMPARE, _CHOICE = 70.0, 6.0, 20.0, 200_000.0
+# of one word and of more, which lie anywhere in memory. Only their ratio matters.
+_SORT, _COMPARE_ONE, _COMPARE, _CHOICE = 70.0, 6.0, 60.0, 200_000.0
 _MOST_CHOICES = 2000
 
 
 class Split(NamedTuple):
-    """Blocks of bits as masks uint64 [m, words], and how many of them a near pair shares."""
+    """Blocks of bits, in groups, and how many of a group's a near pair shares in some group.
+
+    Attributes:
+        masks: each block's bits, uint64 [blocks, words].
+        shared: blocks that are shared; none of them if all pairs are to be compared.
+        sizes: how many blocks each group has, in the order of the masks.
+    """
 
     masks: np.ndarray
     shared: int
+    sizes: tuple[int, ...]
+
+    @property
+    def groups(self) -> list[range]:
+        """The numbers of each group's blocks."""
+        ends = np.cumsum(self.sizes).tolist()
+        return [range(end - size, end) for end, size in zip(ends, self.sizes, strict=True)]
+
+    @property
+    def choice_count(self) -> int:
+        """How many choices there are."""
+        return sum(comb(size, self.shared) for size in self.sizes)
 
     def choices(self) -> Iterator[tuple[int, ...]]:
         """Every choice of the shared blocks, in a fixed order."""
-        return combinations(range(len(self.masks)), self.shared)
+        return chain.from_iterable(combinations(group, self.shared) for group in self.groups)
 
     def mask(self, choice: Iterable[int]) -> np.ndarray:
         """The bits of the chosen blocks, uint64 [words]."""
@@ -69,8 +89,7 @@ def near_pairs(hashes: np.ndarray, distance: int) -> Iterator[Pairs]:
     if not len(hashes):
         return
     words = np.ascontiguousarray(hashes).view(np.uint64)
-    order = np.lexsort(words.T)
-    starts = _starts(words, order)
+    order, starts = _equal_together(words)
     for left, right in in_runs(starts, len(words)):
         yield _ordered(order[left], order[right])
     if distance == 0 or len(starts) < 2:
@@ -85,14 +104,26 @@ def _ordered(left: np.ndarray, right: np.ndarray) -> Pairs:
     return np.minimum(left, right), np.maximum(left, right)
 
 
+def _equal_together(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """An order in which equal hashes stand together, rising if they are of one word, and where in
+    it the runs of them start."""
+    single = words.shape[1] == 1
+    mixed = words[:, 0] if single else _mixed(words, np.full(words.shape[1], ~np.uint64(0)))
+    order = np.argsort(mixed)
+    starts = _starts(words, order)
+    if len(starts) > len(_starts(mixed[:, None], order)):  # different ones mixed to one number
+        order = np.lexsort(words.T)
+        starts = _starts(words, order)
+    return order, starts
+
+
 def _starts(words: np.ndarray, order: np.ndarray) -> np.ndarray:
     """Where runs of equal hashes start, in the given order."""
     fresh = np.ones(len(words), dtype=bool)
-    if len(words) > 1:
-        fresh[1:] = False
-        for column in words.T:
-            ordered = column[order]
-            fresh[1:] |= ordered[1:] != ordered[:-1]
+    fresh[1:] = False
+    for column in words.T:
+        ordered = column[order]
+        fresh[1:] |= ordered[1:] != ordered[:-1]
     return np.flatnonzero(fresh)
 
 
@@ -182,16 +213,22 @@ def _keys(words: np.ndarray, mask: np.ndarray, room: int) -> np.ndarray:
     One array of plain numbers sorts several times faster than an order of indices is found. Two
     that collide without sharing their bits are compared in vain, and told apart by it.
     """
+    found = _mixed(words, mask)
+    found >>= np.uint64(room)
+    found <<= np.uint64(room)
+    found |= np.arange(len(words), dtype=np.uint64)
+    found.sort()
+    return found
+
+
+def _mixed(words: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The masked bits of each row of words as one number, uint64 [N]."""
     found = np.zeros(len(words), dtype=np.uint64)
     for number, column in enumerate(words.T):
         if mask[number]:
             part = column & mask[number]
             part *= _factor(number)
             found += part
-    found >>= np.uint64(room)
-    found <<= np.uint64(room)
-    found |= np.arange(len(words), dtype=np.uint64)
-    found.sort()
     return found
 
 
@@ -215,26 +252,43 @@ def _sharing(ordered: np.ndarray, below: np.uint64) -> Iterator[Pairs]:
 
 
 def _is_first(apart: np.ndarray, split: Split, choice: tuple[int, ...]) -> np.ndarray:
-    """Whether a choice is the first that a pair shares: its lowest-numbered equal blocks."""
-    chosen = np.zeros(len(apart), dtype=np.int64)
+    """Whether a choice is the first that a pair shares: no group before has enough equal blocks,
+    and of its own group they are the lowest-numbered equal ones."""
     first = np.ones(len(apart), dtype=bool)
-    for number, mask in enumerate(split.masks):
-        equal = ~(apart & mask).any(axis=1) & (chosen < split.shared)
-        chosen += equal
-        first &= equal == (number in choice)
+    for group in split.groups:
+        chosen = np.zeros(len(apart), dtype=np.int64)
+        own = set(choice) <= set(group)
+        for number in group:
+            equal = ~(apart & split.masks[number]).any(axis=1) & (chosen < split.shared)
+            chosen += equal
+            if own:
+                first &= equal == (number in choice)
+        if own:
+            break
+        first &= chosen < split.shared
     return first
 
 
 def choose_split(words: np.ndarray, distance: int) -> Split:
     """The split that finds near pairs of distinct hashes uint64 [N, words] with the least work."""
-    bits = words.shape[1] * 64
-    splits = [Split(np.zeros((1, words.shape[1]), np.uint64), 0)]  # all share no block
-    for blocks in range(distance + 1, bits + 1):
-        if comb(blocks, distance) > _MOST_CHOICES:
-            break
-        splits.append(Split(_masks(bits, blocks), blocks - distance))
     sample = words[:: max(1, len(words) // _SAMPLE)]
-    return min(splits, key=lambda split: _cost(split, sample, len(words)))
+    every = possible_splits(words.shape[1], distance)
+    return min(every, key=lambda split: _cost(split, sample, len(words)))
+
+
+def possible_splits(words: int, distance: int) -> Iterator[Split]:
+    """All pairs as one group that shares no block; then every even split with a bounded number of
+    choices, for hashes of so many words."""
+    yield Split(np.zeros((1, words), np.uint64), 0, (1,))
+    bits = words * 64
+    for groups in range(1, max(distance, 1) + 1):  # with more, groups spare none: single blocks
+        spared = [len(part) for part in np.array_split(np.arange(distance + 1), groups)]
+        for shared in range(1, bits):
+            sizes = tuple(spare - 1 + shared for spare in spared)
+            if sum(sizes) > bits or sum(comb(size, shared) for size in sizes) > _MOST_CHOICES:
+                break
+            if groups == 1 or shared > 1:  # single blocks are the same in any groups
+                yield Split(_masks(bits, sum(sizes)), shared, sizes)
 
 
 def _masks(bits: int, blocks: int) -> np.ndarray:
@@ -247,7 +301,7 @@ def _masks(bits: int, blocks: int) -> np.ndarray:
 
 def _cost(split: Split, sample: np.ndarray, count: int) -> float:
     """Nanoseconds, about, that a split takes for `count` hashes like those of the sample."""
-    choices = comb(len(split.masks), split.shared)
+    choices = split.choice_count
     if not split.shared:
         return count**2 / 2 * _COMPARE
     compare = _COMPARE_ONE if sample.shape[1] == 1 else _COMPARE
@@ -256,7 +310,7 @@ def _cost(split: Split, sample: np.ndarray, count: int) -> float:
     if evenly * choices > count**2 / 2:
         return float("inf")
     room = len(sample).bit_length()
-    tried = [tuple(range(split.shared)), tuple(range(len(split.masks)))[-split.shared :]]
+    tried = [split.groups[0][: split.shared], split.groups[-1][-split.shared :]]
     shared = [_pairs_sharing(_keys(sample, split.mask(one), room) >> np.uint64(room))
               for one in tried]  # fmt: skip
     skewed = sum(shared) / len(shared) * (count / max(len(sample), 1)) ** 2
