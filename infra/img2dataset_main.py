@@ -36,5 +36,5 @@ multiprocessing.context.SpawnProcess = _CONTEXT.Process  # type: ignore[misc, as
 from img2dataset.main import main  # noqa: E402
 
 if __name__ == "__main__":
-    _CONTEXT.set_forkserver_preload(["infra.img2dataset_main"])
+    _CONTEXT.set_forkserver_preload(["infra.end_with_parent", "infra.img2dataset_main"])
     main()
