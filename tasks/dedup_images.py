@@ -29,21 +29,21 @@ from schemas.artifact import (
 )  # fmt: skip
 from schemas.records import CLUSTER_SCHEMA
 from schemas.stage import StageParams, stage
-from tasks.dedup.clusters import Bounds, Clusters, Features, Origin, find_clusters, hex_of
+from tasks.dedup.clusters import Clusters, Features, Origin, find_clusters, hex_of
 from tasks.dedup.described import (
     describe_shard,
     nothing_described,
     read_described,
     read_thumbnails,
 )
-from tasks.dedup.picture_hash import THUMBNAIL_BYTES
+from tasks.dedup.picture_hash import THUMBNAIL_BYTES, Likeness
 from tasks.dedup.rewriting import plan, rewrite
 from tasks.funnel import tally
 
 STAGE = "dedup_images"
 
 
-class DedupParams(StageParams):
+class DedupParams(Likeness, StageParams):
     """When two pictures count as the same to the eye.
 
     Measured on the demo's web (seed 1): with the defaults 1 of 386 copies stays and 1 of 6,436
@@ -52,13 +52,9 @@ class DedupParams(StageParams):
 
     Attributes:
         distance: bits of 256 in which their hashes may differ.
-        mean_difference: levels of 255 by which their thumbnails may differ on average.
-        most_difference: and anywhere; this tells an emoji from its variant in another skin tone.
     """
 
     distance: int = Field(default=16, ge=0, le=64)
-    mean_difference: float = Field(default=2.5, ge=0)
-    most_difference: float = Field(default=36.0, ge=0)
 
 
 class Deduplicated(NamedTuple):
@@ -80,7 +76,9 @@ def dedup_images(
     Args:
         earlier: the descriptions that an earlier collection gave.
         evaluation: a set to evaluate on; no pair is kept for a picture of it. It is no part of the
-            descriptions that are given: a later collection is held against its own set.
+            descriptions that are given: a later collection is held against its own set. Pictures
+            that an earlier collection has seen and that are in it are counted
+            (`earlier_in_evaluation`).
 
     Raises:
         PermanentError: if a picture cannot be decoded, the set to evaluate on has none, or no pair
@@ -89,11 +87,10 @@ def dedup_images(
     described = work.map(describe_shard, images.units).units("features")
     before = earlier.units if earlier else ()
     apart = _describe_evaluation(evaluation, work) if evaluation else ()
-    bounds = Bounds(params.distance, params.mean_difference, params.most_difference)
     features, places = _features(
         {Origin.NEW: described, Origin.EARLIER: before, Origin.EVALUATION: apart}, work
     )
-    clusters = find_clusters(features, bounds)
+    clusters = find_clusters(features, params.distance, params)
     plans = _plans(images.units, places, clusters, work)
     kept, drops = rewrite(images.units, plans, STAGE, work)
     path = work.scratch / "clusters.parquet"
@@ -102,8 +99,19 @@ def dedup_images(
         kept, drops, ClusterTable(units=(table,)), PictureFeatures(units=(*before, *described))
     )
     work.count("clusters", clusters.count)
+    if earlier and evaluation:
+        _say_what_was_seen(clusters.earlier_in_evaluation, work)
     tally(STAGE, found.kept, found.drops, work)
     return found
+
+
+def _say_what_was_seen(count: int, work: Work) -> None:
+    work.count("earlier_in_evaluation", count)
+    if count:
+        work.message(
+            f"evaluation: {count} pictures that the earlier collection has seen are the same as one"
+            " of this set; evaluate what was trained on them with comparison.overlap_bits"
+        )
 
 
 def _describe_evaluation(evaluation: EvaluationPairs, work: Work) -> tuple[Unit, ...]:

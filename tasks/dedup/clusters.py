@@ -21,7 +21,7 @@ from scipy.sparse.csgraph import connected_components
 
 from schemas.records import DropReason
 from tasks.dedup.near_pairs import near_pairs
-from tasks.dedup.picture_hash import differences
+from tasks.dedup.picture_hash import Likeness, differences
 
 SURVIVOR, EARLIER, EVALUATION = "survivor", "earlier", "evaluation"
 _DROPS = (
@@ -29,7 +29,7 @@ _DROPS = (
 )  # fmt: skip
 _RULES = (SURVIVOR, EARLIER, EVALUATION, *_DROPS)
 _WHOSE = ("", " of an earlier collection", " of a set to evaluate on")  # by `Origin`
-_BLOCK = 1 << 16  # thumbnails that are compared at a time
+_BLOCK = 1 << 16  # members whose distances are measured at a time
 _PENDING = 1 << 20  # ties that are found before components are counted anew
 
 
@@ -62,20 +62,6 @@ class Features:
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """When two pictures are the same.
-
-    Attributes:
-        distance: bits in which their hashes may differ.
-        mean, most: levels of 255 in which their thumbnails may differ, on average and anywhere.
-    """
-
-    distance: int
-    mean: float
-    most: float
-
-
-@dataclass(frozen=True)
 class Clusters:
     """Every picture that has a double, cluster by cluster; rows of whole columns.
 
@@ -83,6 +69,8 @@ class Clusters:
         members: places in the features, int64 [M]; survivors: of each one's cluster, int64 [M].
         rules: int8 [M], places in `_RULES`.
         distances: bits to the survivor, int64 [M]; apart: mean levels to it, float64 [M].
+        earlier_in_evaluation: how many pictures of an earlier collection are the same as one to
+            evaluate on; they are members only of clusters with a new picture.
     """
 
     features: Features
@@ -91,6 +79,7 @@ class Clusters:
     rules: np.ndarray
     distances: np.ndarray
     apart: np.ndarray
+    earlier_in_evaluation: int
 
     @property
     def count(self) -> int:
@@ -166,18 +155,22 @@ class Components:
         self._ties, self._waiting = [], 0
 
 
-def find_clusters(features: Features, bounds: Bounds) -> Clusters:
-    """Every picture that has a double, with the one that stays of its cluster."""
+def find_clusters(features: Features, distance: int, likeness: Likeness) -> Clusters:
+    """Every picture that has a double, with the one that stays of its cluster.
+
+    Args:
+        distance: bits in which the hashes of one picture may differ; likeness: of its thumbnails.
+    """
     components = Components(len(features.keys))
     first, copies = _same_bytes(features.sha256)
     components.tie(first, copies)
     single = np.ones(len(features.keys), dtype=bool)
     single[copies] = False
     distinct = np.flatnonzero(single)
-    for left, right in near_pairs(features.hashes[distinct], bounds.distance):
+    for left, right in near_pairs(features.hashes[distinct], distance):
         one, other = distinct[left], distinct[right]
         news = components.apart(one, other)
-        components.tie(*_confirmed(features, bounds, one[news], other[news]))
+        components.tie(*_confirmed(features, likeness, one[news], other[news]))
     return _clusters(features, components.labels())
 
 
@@ -196,13 +189,9 @@ def _same_bytes(sha256: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _confirmed(
-    features: Features, bounds: Bounds, left: np.ndarray, right: np.ndarray
+    features: Features, likeness: Likeness, left: np.ndarray, right: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    same = np.zeros(len(left), dtype=bool)
-    for start in range(0, len(left), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        mean, most = differences(features.thumbnails[left[part]], features.thumbnails[right[part]])
-        same[part] = (mean <= bounds.mean) & (most <= bounds.most)
+    same = likeness.agree(*differences(features.thumbnails, left, features.thumbnails, right))
     return left[same], right[same]
 
 
@@ -223,8 +212,14 @@ def _clusters(features: Features, labels: np.ndarray) -> Clusters:
     survivors = np.repeat(members[best[lead]], np.diff(np.flatnonzero(lead), append=len(best)))
     return Clusters(
         features, members, survivors, _rules(features, members, survivors),
-        *_distances(features, members, survivors),
+        *_distances(features, members, survivors), _earlier_in_evaluation(features, labels),
     )  # fmt: skip
+
+
+def _earlier_in_evaluation(features: Features, labels: np.ndarray) -> int:
+    held_out = np.zeros(len(labels), dtype=bool)  # by label
+    held_out[labels[features.origin == Origin.EVALUATION]] = True
+    return int(held_out[labels[features.origin == Origin.EARLIER]].sum())
 
 
 def _rules(features: Features, members: np.ndarray, survivors: np.ndarray) -> np.ndarray:
@@ -247,5 +242,5 @@ def _distances(
         one, best = members[part], survivors[part]
         apart = np.bitwise_xor(features.hashes[one], features.hashes[best])
         bits[part] = np.bitwise_count(apart).sum(axis=1, dtype=np.int64)
-        levels[part], _ = differences(features.thumbnails[one], features.thumbnails[best])
+        levels[part], _ = differences(features.thumbnails, one, features.thumbnails, best)
     return bits, levels

@@ -10,8 +10,13 @@ scene; so two pictures count as the same only if their 16x16 thumbnails agree, t
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from PIL import Image
+from pydantic import Field
+
+from schemas.base import Frozen
 
 GRID, THUMBNAIL = 8, 16
 HASH_BYTES = 32
@@ -19,6 +24,7 @@ THUMBNAIL_BYTES = THUMBNAIL * THUMBNAIL * 3
 
 _CLEARLY = 8.0  # levels above the middle: what compression adds to a flat channel sets no bit
 _COMPARED = 1 << 18  # pairs of hashes at a time
+_CONFIRMED = 1 << 12  # pairs of thumbnails at a time
 _STEPS = np.arange(1, 11) * (255 / 11)
 
 
@@ -37,33 +43,120 @@ def thumbnail_of(image: Image.Image) -> bytes:
     return _means(image, THUMBNAIL).round().astype(np.uint8).tobytes()
 
 
-def differences(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How much thumbnails uint8 [N, 768] differ, pair by pair: the mean and the most, in levels."""
-    apart = np.abs(left.astype(np.int16) - right.astype(np.int16))
-    return apart.mean(axis=1), apart.max(axis=1)
+class Likeness(Frozen):
+    """How alike the thumbnails of two pictures with near hashes are if the two are the same.
+
+    Attributes:
+        mean_difference: levels of 255 by which their thumbnails may differ on average.
+        most_difference: and anywhere; this tells an emoji from its variant in another skin tone.
+    """
+
+    mean_difference: float = Field(default=2.5, ge=0)
+    most_difference: float = Field(default=36.0, ge=0)
+
+    def agree(self, mean: np.ndarray, most: np.ndarray) -> np.ndarray:
+        """Which pairs of thumbnails that differ by so much are of one picture, bool [N]."""
+        return np.asarray((mean <= self.mean_difference) & (most <= self.most_difference))
 
 
-def nearest_hashes(asked: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each hash of uint8 [M, 32] the nearest of uint8 [N, 32], of equally near ones the first.
+class Pictures(NamedTuple):
+    """What N pictures are compared by: hashes uint8 [N, 32], thumbnails uint8 [N, 768]."""
+
+    hashes: np.ndarray
+    thumbnails: np.ndarray
+
+
+class Neighbours(NamedTuple):
+    """The nearest known picture of each of M.
+
+    Attributes:
+        places: among the known, int64 [M].
+        same: whether it is the same picture, bool [M].
+        bits: in which their hashes differ, int64 [M].
+        mean, most: levels by which their thumbnails do, float64 and int16 [M].
+    """
+
+    places: np.ndarray
+    same: np.ndarray
+    bits: np.ndarray
+    mean: np.ndarray
+    most: np.ndarray
+
+
+def differences(
+    left: np.ndarray, lefts: np.ndarray, right: np.ndarray, rights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """How much thumbnails differ: rows `lefts` of `left` from rows `rights` of `right`.
+
+    Args:
+        left, right: thumbnails, uint8 [N, 768]; they may lie on disk.
+        lefts, rights: int64 [K], pair by pair.
 
     Returns:
-        Its place int64 [M], and in how many bits they differ, uint16 [M].
+        The mean, float64 [K], and the most, int16 [K], in levels of 255.
+    """
+    mean, most = np.zeros(len(lefts)), np.zeros(len(lefts), np.int16)
+    for start in range(0, len(lefts), _CONFIRMED):
+        part = slice(start, start + _CONFIRMED)
+        apart = np.abs(left[lefts[part]].astype(np.int16) - right[rights[part]].astype(np.int16))
+        mean[part], most[part] = apart.mean(axis=1), apart.max(axis=1)
+    return mean, most
+
+
+def nearest_pictures(
+    asked: Pictures, known: Pictures, distance: int, likeness: Likeness
+) -> Neighbours:
+    """For each asked picture the known one with the nearest hash among those that are the same.
+
+    The same are those whose hashes are within `distance` bits and whose thumbnails agree. Where
+    none is, it is the nearest by hash alone. Of equally near ones it is the first.
 
     Raises:
         ValueError: if nothing is known.
     """
-    left, right = (np.ascontiguousarray(one).view(np.uint64) for one in (asked, known))
-    places = np.zeros(len(left), dtype=np.int64)
-    bits = np.zeros(len(left), dtype=np.uint16)
-    step = max(1, _COMPARED // max(1, len(right)))
-    for start in range(0, len(left), step):
-        part = left[start : start + step]
-        apart = np.zeros((len(part), len(right)), dtype=np.uint16)
-        for word in range(left.shape[1]):
-            apart += np.bitwise_count(part[:, word, None] ^ right[None, :, word])
-        places[start : start + step] = apart.argmin(axis=1)
-        bits[start : start + step] = apart.min(axis=1)
-    return places, bits
+    count = len(asked.hashes)
+    places, bits = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    same = np.zeros(count, dtype=bool)
+    step = max(1, _COMPARED // max(1, len(known.hashes)))
+    for start in range(0, count, step):
+        rows = slice(start, start + step)
+        part = Pictures(asked.hashes[rows], asked.thumbnails[rows])
+        apart = _bits_apart(part.hashes, known.hashes)
+        places[rows] = apart.argmin(axis=1)
+        found, firsts = _first_that_agree(part, known, apart, distance, likeness)
+        places[start + found], same[start + found] = firsts, True
+        bits[rows] = np.take_along_axis(apart, places[rows, None], axis=1)[:, 0]
+    apart_by = differences(asked.thumbnails, np.arange(count), known.thumbnails, places)
+    return Neighbours(places, same, bits, *apart_by)
+
+
+def _bits_apart(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Of all pairs of hashes, uint8 [M, 32] and [N, 32], the bits that differ, uint16 [M, N]."""
+    left, right = (np.ascontiguousarray(one).view(np.uint64) for one in (left, right))
+    apart = np.zeros((len(left), len(right)), dtype=np.uint16)
+    for word in range(left.shape[1]):
+        apart += np.bitwise_count(left[:, word, None] ^ right[None, :, word])
+    return apart
+
+
+def _first_that_agree(
+    asked: Pictures, known: Pictures, apart: np.ndarray, distance: int, likeness: Likeness
+) -> tuple[np.ndarray, np.ndarray]:
+    """The asked that have a known picture which is the same, and the place of the nearest of it.
+
+    The nearest are looked at first, so that of many drawings of one scene few are.
+    """
+    best = np.full(len(asked.hashes), -1, dtype=np.int64)
+    lefts, rights = np.nonzero(apart <= distance)
+    bits = apart[lefts, rights]
+    for some in np.unique(bits):
+        chosen = np.flatnonzero((bits == some) & (best[lefts] < 0))
+        left, right = lefts[chosen], rights[chosen]
+        agree = likeness.agree(*differences(asked.thumbnails, left, known.thumbnails, right))
+        found, first = np.unique(left[agree], return_index=True)
+        best[found] = right[agree][first]
+    found = np.flatnonzero(best >= 0)
+    return found, best[found]
 
 
 def _means(image: Image.Image, side: int) -> np.ndarray:

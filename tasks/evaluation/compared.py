@@ -248,6 +248,10 @@ def _description(
         found["cosine from which a picture overlaps"] = comparison.overlap
     if comparison.overlap_bits is not None:
         found["bits of 256 up to which a picture overlaps"] = comparison.overlap_bits
+        found["levels of 255 by which its thumbnail may differ, on average and anywhere"] = [
+            comparison.mean_difference,
+            comparison.most_difference,
+        ]
     if comparison.overlap_bounds:
         drawn, kept = subsets["without_overlap/"]
         found["drawn, real pictures without overlap"] = [len(drawn), len(kept)]

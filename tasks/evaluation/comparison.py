@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from schemas.base import Frozen
+from tasks.dedup.picture_hash import Likeness
 
 CACHED = "cached"
 # The file that torch-fidelity fetches, once somebody has let it, under the name that it gives it.
 _WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 
 
-class Comparison(Frozen):
+class Comparison(Likeness):
     """How sets of pictures are compared (section 3.1 of the paper).
 
     Attributes:
@@ -28,8 +28,9 @@ class Comparison(Frozen):
             is there. Nothing is ever fetched.
         overlap: from this cosine of a ranker's features on, a picture to evaluate on counts as one
             of the training pictures; measured with and without those. None: not looked for.
-        overlap_bits: the same, up to this Hamming distance of perceptual hashes, in bits of 256.
-            Where both are declared, a picture counts that is within either.
+        overlap_bits: the same, up to this Hamming distance of perceptual hashes, in bits of 256,
+            if the thumbnails agree as well (`mean_difference`, `most_difference`, those of
+            `dedup_images`). Where both are declared, a picture counts that is within either.
     """
 
     radii: tuple[float, ...] = Field(default=(0.0,), min_length=1)
@@ -50,6 +51,20 @@ class Comparison(Frozen):
         if len({f"{radius:g}" for radius in radii}) != len(radii):
             raise ValueError(f"{list(radii)} names one radius twice")
         return radii
+
+    @model_validator(mode="after")
+    def _thumbnails_are_compared(self) -> Comparison:
+        if self.overlap_bits is None and self.likeness != Likeness():
+            raise ValueError(
+                "mean_difference and most_difference bound what overlap_bits finds; declare"
+                " overlap_bits, too, or leave them out"
+            )
+        return self
+
+    @property
+    def likeness(self) -> Likeness:
+        """When the thumbnails of near hashes agree; nothing else of what is declared."""
+        return Likeness(mean_difference=self.mean_difference, most_difference=self.most_difference)
 
     @property
     def overlap_bounds(self) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
-"""The nearest training picture of each picture to evaluate on: by features, and by hash.
+"""The nearest training picture of each picture to evaluate on, by features or any other way.
 
 By features, as in the paper (section 3.1), it is the one with the largest cosine in a contrastive
-model; by perceptual hash (`tasks.dedup.picture_hash`) the one that differs in the fewest bits. A
-worker holds one training shard's features at a time, and one row for each picture to evaluate on.
-Of equally near pictures the one with the smallest key is named, however they lie in shards.
+model. A worker holds one batch of a training shard at a time, and one row for each picture to
+evaluate on. Of equally near pictures the one with the smallest key is named, however they lie in
+shards.
 """
 
 from __future__ import annotations
@@ -22,14 +22,11 @@ from infra.errors import PermanentError
 from infra.shards import Sample, read_shard
 from infra.work import Mapped, ShardWork, Work
 from schemas.artifact import Unit
-from tasks.dedup.described import describe_shard, read_described
-from tasks.dedup.picture_hash import nearest_hashes
 from tasks.devices import steady_threads
 from tasks.evaluation.describing import feature_name, read_features
 from tasks.evaluation.features import FEATURES, Extractor
 from tasks.prepared import pixels
 
-HASH = "hash"
 _BATCH = 256  # training pictures at a time
 
 
@@ -106,30 +103,6 @@ class NearestFeatures(Nearest):
         return {"nearest_training_key": self.key(place), "cosine": cosine}
 
 
-class NearestHash(Nearest):
-    """By the bits of 256 in which their hashes differ; the nearness is their negative."""
-
-    field = "overlap_bits"
-
-    @property
-    def overlaps(self) -> np.ndarray:
-        """Up to the bound."""
-        return np.asarray(-self.nearness <= self.bound)
-
-    @property
-    def said_bound(self) -> str:
-        """The most bits."""
-        return f"up to {self.bound:g} bits of 256"
-
-    def said(self, place: int) -> str:
-        """The bits."""
-        return f"{-self.nearness[place]:.0f} bits of 256"
-
-    def row(self, place: int) -> dict[str, object]:
-        """`nearest_training_key_by_hash` and `bits`."""
-        return {"nearest_training_key_by_hash": self.key(place), "bits": int(-self.nearness[place])}
-
-
 def nearest_by_features(
     reference: Sequence[Unit], training: Sequence[Unit], extractor: Extractor, side: int,
     bound: float, work: Work,
@@ -138,36 +111,26 @@ def nearest_by_features(
     mapped = work.map(
         nearest_in_shard, training, reference=tuple(reference), extractor=extractor, side=side
     )
-    return NearestFeatures(extractor.name, *_nearest_of_all(mapped, work), bound)
+    best = nearest_of_all(mapped, work)
+    return NearestFeatures(extractor.name, best["keys"], best["units"], best["nearness"], bound)
 
 
-def nearest_by_hash(
-    reference: Sequence[Unit], training: Sequence[Unit], bound: int, work: Work
-) -> NearestHash:
-    """Look through all training shards for each picture of the reference's shards."""
-    asked = work.map(describe_shard, reference).units("features")
-    known = work.map(describe_shard, training).units("features")
-    mapped = work.map(nearest_in_hashes, known, reference=asked)
-    return NearestHash(HASH, *_nearest_of_all(mapped, work), bound)
-
-
-def _nearest_of_all(mapped: Mapped, work: Work) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Keys, numbers of shards, and nearness of the nearest in any shard."""
-    best: tuple[np.ndarray, ...] | None = None
+def nearest_of_all(mapped: Mapped, work: Work) -> dict[str, np.ndarray]:
+    """The rows of the nearest in any shard: keys, numbers of shards (`units`), nearness, others."""
+    best: dict[str, np.ndarray] = {}
     for number, made in enumerate(mapped.outputs):
         for unit in made.get("nearest", ()):  # a shard without pictures has none
-            found = load_file(work.fetch(unit))
-            keys, nearness = found["keys"].view("S16")[:, 0], found["nearness"]
-            here: tuple[np.ndarray, ...] = (keys, np.full(len(keys), number), nearness)
-            if best is not None:
-                equal = (nearness == best[2]) & (keys < best[0])
-                nearer = (nearness > best[2]) | equal
-                here = tuple(np.where(nearer, *both) for both in zip(here, best, strict=True))
+            here = load_file(work.fetch(unit))
+            here["keys"] = here["keys"].view("S16")[:, 0]
+            here["units"] = np.full(len(here["keys"]), number)
+            if best:
+                equal = (here["nearness"] == best["nearness"]) & (here["keys"] < best["keys"])
+                nearer = (here["nearness"] > best["nearness"]) | equal
+                here = {name: np.where(nearer, here[name], best[name]) for name in best}
             best = here
-    if best is None:
+    if not best:
         raise PermanentError("images: there is not one training picture to look for")
-    keys, units, nearness = best
-    return keys, units, nearness
+    return best
 
 
 def nearest_in_shard(
@@ -188,24 +151,16 @@ def nearest_in_shard(
             names = np.array([bytes.fromhex(sample.key) for sample in batch], dtype="S16")
             best[nearer], keys[nearer] = value[nearer], names[place[nearer]]
     if np.isfinite(best).any():
-        _write(shard, unit, keys, best)
+        add_nearest(shard, unit, keys, best)
 
 
-def nearest_in_hashes(unit: Unit, shard: ShardWork, *, reference: tuple[Unit, ...]) -> None:
-    """By hash, the nearest picture of one described training shard for each of the reference."""
-    asked = [read_described(shard.fetch(one)).hashes for one in reference]
-    known = read_described(shard.fetch(unit))
-    if not len(known.keys):
-        return
-    order = np.argsort(known.keys, kind="stable")
-    places, bits = nearest_hashes(np.concatenate(asked), known.hashes[order])
-    _write(shard, unit, known.keys[order][places], -bits.astype(np.float32))
-
-
-def _write(shard: ShardWork, unit: Unit, keys: np.ndarray, nearness: np.ndarray) -> None:
+def add_nearest(
+    shard: ShardWork, unit: Unit, keys: np.ndarray, nearness: np.ndarray, **columns: np.ndarray
+) -> None:
+    """Store what one training shard has for each: keys, nearness, and what else is to be said."""
     path = shard.scratch / f"nearest-{Path(unit.name).stem}.safetensors"
     names = np.ascontiguousarray(keys).view(np.uint8).reshape(-1, 16)
-    save_file({"keys": names, "nearness": nearness}, path)
+    save_file({"keys": names, "nearness": nearness, **columns}, path)
     shard.add("nearest", path, path.name, len(keys))
 
 

@@ -22,7 +22,8 @@ from schemas.artifact import Unit
 from tasks.evaluation.comparison import Comparison
 from tasks.evaluation.describing import read_words
 from tasks.evaluation.features import Extractor
-from tasks.evaluation.nearest import Nearest, nearest_by_features, nearest_by_hash
+from tasks.evaluation.nearest import Nearest, nearest_by_features
+from tasks.evaluation.nearest_hash import nearest_by_hash
 from tasks.prepared import pixels
 from tasks.sheets import Cell, Row, draw_sheet
 
@@ -65,11 +66,11 @@ class Overlap:
         overlaps, kept = self.overlaps, ~self.overlaps
         if overlaps.all():
             every = "; ".join(
-                f"comparison.{one.field}: {one.said_bound} {one.overlaps.sum()} of"
+                f"comparison.{one.field} ({one.said_bound}): {one.overlaps.sum()} of"
                 f" {len(self.keys)} real pictures overlap"
                 for one in self.found
             )
-            raise PermanentError(f"{every}, and none is left; look for a closer bound")
+            raise PermanentError(f"{every}; none is left, so look for a closer bound")
         texts = np.array(captions)
         gone = set(texts[overlaps].tolist()) - set(texts[kept].tolist())
         drawn = np.flatnonzero([text not in gone for text in drawn_captions])
@@ -113,7 +114,7 @@ def find_overlap(
     if (bound := comparison.overlap) is not None:
         found.append(nearest_by_features(features, training, extractor, side, bound, work))
     if (bits := comparison.overlap_bits) is not None:
-        found.append(nearest_by_hash(real, training, bits, work))
+        found.append(nearest_by_hash(real, training, bits, comparison.likeness, work))
     return Overlap(tuple(read_words([work.fetch(unit) for unit in features], "keys")), tuple(found))
 
 
@@ -132,8 +133,7 @@ def _draw(
         pair = left[keys[i]], right[nearest.key(i)]
         cells = [Cell(pixels(sample, side), bool(nearest.overlaps[i])) for sample in pair]
         rows.append(Row(nearest.said(i), cells, [sample.caption for sample in pair]))
-    title = f"nearest in training: the same {nearest.said_bound}"
-    return draw_sheet(title, rows)
+    return draw_sheet(f"trained on: {nearest.said_bound}", rows)
 
 
 def _find(

@@ -14,8 +14,8 @@ from infra.work import Work
 from schemas.artifact import EvaluationPairs, ImageShards
 from schemas.records import CLUSTER_SCHEMA, DROP_SCHEMA
 from schemas.scene import all_scenes
-from tasks.dedup.clusters import Bounds, Features, Origin, find_clusters
-from tasks.dedup.picture_hash import hash_picture
+from tasks.dedup.clusters import Features, Origin, find_clusters
+from tasks.dedup.picture_hash import Likeness, hash_picture
 from tasks.dedup_images import DedupParams, dedup_images
 from tasks.pictures import decode
 from tests.tasks.image_shards import add_samples, make_sample, samples_of, saved
@@ -132,7 +132,7 @@ def test_what_is_the_same_as_the_same_is_the_same():
         hashes=np.zeros((4, 32), np.uint8), thumbnails=thumbnails,
         origin=np.full(4, Origin.NEW),
     )  # fmt: skip
-    found = list(find_clusters(features, Bounds(distance=4, mean=2.5, most=9)).rows())
+    found = list(find_clusters(features, 4, Likeness(most_difference=9)).rows())
 
     a, b, c = "61" * 16, "62" * 16, "63" * 15 + "00"
     assert [(row["cluster"], row["key"], row["difference"]) for row in found] == [
@@ -194,25 +194,23 @@ def test_a_tone_that_changes_little_of_an_emoji_makes_another_picture(tmp_path):
     assert found.kept.records == 3
 
 
-def slow_clusters(features, bounds):
-    """Survivors by comparing all with all: sets that grow until nothing is added."""
+def slow_groups(features, distance, likeness):
+    """What is the same, by comparing all with all: sets that grow until nothing is added."""
     count = len(features.keys)
     groups = [{n} for n in range(count)]
     for i in range(count):
         for j in range(i):
             bits = np.bitwise_count(features.hashes[i] ^ features.hashes[j]).sum()
             apart = np.abs(features.thumbnails[i].astype(int) - features.thumbnails[j].astype(int))
-            near = bits <= bounds.distance and apart.mean() <= bounds.mean
+            near = bits <= distance and apart.mean() <= likeness.mean_difference
             if (features.sha256[i] == features.sha256[j]).all() or (
-                near and apart.max() <= bounds.most
+                near and apart.max() <= likeness.most_difference
             ):
                 one, other = (next(g for g in groups if n in g) for n in (i, j))
                 if one is not other:
                     one |= other
                     groups.remove(other)
-    rank = [(-features.origin[n], -features.area[n], n) for n in range(count)]
-    best = {n: min(group, key=lambda m: rank[m]) for group in groups for n in group}
-    return {n: b for n, b in best.items() if n != b and features.origin[n] == Origin.NEW}
+    return groups
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -226,13 +224,19 @@ def test_clusters_are_those_of_a_plain_comparison_of_all_with_all(seed):
     keys = np.sort(np.frombuffer(rng.bytes(16 * count), "S16"))
     origin = rng.choice(list(Origin), count, p=[0.7, 0.15, 0.15])
     features = Features(keys, sha256, rng.integers(1, 4, count), hashes, thumbnails, origin)
-    bounds = Bounds(distance=3, mean=1.0, most=36)
-    found = find_clusters(features, bounds)
+    likeness = Likeness(mean_difference=1.0)
+    found = find_clusters(features, 3, likeness)
+    groups = slow_groups(features, 3, likeness)
 
+    rank = [(-features.origin[n], -features.area[n], n) for n in range(count)]
+    expected = {n: min(group, key=lambda m: rank[m]) for group in groups for n in group}
     dropped, numbers = found.dropped()
     best = dict(zip(dropped.tolist(), found.survivors[numbers].tolist(), strict=True))
-    assert best == slow_clusters(features, bounds)
+    assert best == {n: b for n, b in expected.items() if n != b and origin[n] == Origin.NEW}
     assert len(best) > 20
+    seen = [n for group in groups if any(origin[m] == Origin.EVALUATION for m in group)
+            for n in group if origin[n] == Origin.EARLIER]  # fmt: skip
+    assert found.earlier_in_evaluation == len(seen) > 0
 
 
 def test_a_picture_of_an_earlier_collection_does_not_come_back(tmp_path, samples):
@@ -353,6 +357,39 @@ def test_a_picture_to_evaluate_on_comes_before_one_of_an_earlier_collection(tmp_
     rules = {row["key"]: row["rule"] for row in rows(second.clusters, CLUSTER_SCHEMA, work)}
     assert rules[group[2].key] == "evaluation"
     assert rules[group[0].key] == rules[other[0].key] == "earlier"
+
+
+def test_pictures_of_an_earlier_collection_that_are_evaluated_on_are_counted(tmp_path, samples):
+    """Whether or not a new picture is like them, and also those that were dropped as copies."""
+    trained, held, _ = apart(samples)
+    back = [s for s in trained if name_of(s.record["image_url"]).startswith(("0-", "1-"))]
+    said = []
+    work = Work.local(tmp_path, listen=said.append)
+    before = dedup_images(add_samples(work, trained, 3), DedupParams(), work)
+    assert "earlier_in_evaluation" not in work.counts
+
+    fresh = make_sample("fresh", saved(next(random_pairs(1, seed=77)).picture))
+    held_out = evaluation_of(work, held, 2)
+    for month in ([fresh], [*back, fresh]):
+        work.counts.clear()
+        said.clear()
+        dedup_images(add_samples(work, month, 2), DedupParams(), work, before.features, held_out)
+        assert (
+            work.counts["earlier_in_evaluation"] == 6 * 3 + 10
+        )  # of each group three, and singles
+        (text,) = [one.values["text"] for one in said if one.kind == "message"]
+        assert "28 pictures that the earlier collection has seen" in text
+
+    work.counts.clear()
+    said.clear()
+    other = evaluation_of(work, [make_sample("other", saved(next(random_pairs(1, 78)).picture))])
+    dedup_images(add_samples(work, [fresh]), DedupParams(), work, before.features, other)
+    assert work.counts["earlier_in_evaluation"] == 0
+    assert "earlier_in_evaluation" in work.counts
+    assert not [one for one in said if one.kind == "message"]
+    work.counts.clear()
+    dedup_images(add_samples(work, [fresh]), DedupParams(), work, evaluation=other)
+    assert "earlier_in_evaluation" not in work.counts
 
 
 def test_a_set_to_evaluate_on_that_nothing_is_like_changes_nothing(tmp_path, samples):

@@ -10,6 +10,8 @@ import torch
 from pydantic import ValidationError
 
 from tasks.candidates import CandidateSet, Prompt
+from tasks.dedup.picture_hash import Likeness
+from tasks.dedup_images import DedupParams
 from tasks.evaluate import EvaluateParams
 from tasks.evaluation.compared import choose_rows
 from tasks.evaluation.comparison import Comparison, cached_weights
@@ -53,6 +55,9 @@ def test_a_part_is_chosen_by_the_seed() -> None:
         ({"overlap_bits": -1}, "greater than or equal to 0"),
         ({"overlap_bits": 65}, "less than or equal to 64"),
         ({"overlap_bits": 0.95}, "valid integer"),
+        ({"overlap_bits": 4, "mean_difference": -1}, "greater than or equal to 0"),
+        ({"mean_difference": 3}, "bound what overlap_bits finds; declare overlap_bits, too"),
+        ({"overlap": 0.9, "most_difference": 40}, "declare overlap_bits, too, or leave them out"),
         ({"radius": 1}, "Extra inputs are not permitted"),
     ],
 )
@@ -65,6 +70,14 @@ def test_bounds_of_overlap_are_those_that_are_declared() -> None:
     assert Comparison().overlap_bounds == ()
     assert Comparison(overlap_bits=0).overlap_bounds == ("overlap_bits",)
     assert Comparison(overlap_bits=16, overlap=0.9).overlap_bounds == ("overlap", "overlap_bits")
+
+
+def test_thumbnails_are_compared_as_the_dedup_of_pictures_does() -> None:
+    declared, dedup = Comparison(overlap_bits=16), DedupParams()
+    assert declared.likeness == Likeness.model_validate(dedup.model_dump(exclude={"distance"}))
+    assert Comparison(overlap_bits=4, most_difference=9).likeness == Likeness(most_difference=9)
+    # What is on record of a comparison without a hash can be read again.
+    assert Comparison.model_validate(Comparison().model_dump()) == Comparison()
 
 
 def test_weights_are_a_source_if_they_are_at_hand(
