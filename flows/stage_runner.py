@@ -239,7 +239,7 @@ class StageRunner:
     def adopt(self, stage: BoundStage, manifest: Manifest) -> None:
         """Take what the store has for a stage, and clear what a killed attempt left beside it."""
         self.point(stage, manifest)
-        if self.store.names(f"partial/{manifest.fingerprint}"):
+        if manifest.fingerprint in self.store.names("partial"):  # were it but an empty folder
             with contextlib.suppress(LeaseHeld):
                 Attempt(self.store, self.environment, manifest.fingerprint).finish()
 

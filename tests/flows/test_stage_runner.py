@@ -157,6 +157,16 @@ def test_killed_at_any_moment_and_run_again_gives_the_same(
     assert Store(words.environment.store_url).names("partial") == []
 
 
+def test_an_attempt_killed_while_it_was_forgotten_is_forgotten_by_the_next_run(
+    words: Words,
+) -> None:
+    manifests, _ = words.run()
+    for manifest in manifests.values():  # all that was in it had been removed
+        Path(words.store.root, "partial", manifest.fingerprint).mkdir(parents=True)
+    assert words.run()[1] == []
+    assert words.store.names("partial") == []
+
+
 def test_scratch_of_killed_effects_goes_and_that_of_living_ones_stays(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
