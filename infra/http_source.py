@@ -85,6 +85,22 @@ def fetch(url: str, expected: Told, target: Path) -> bool:
     raise ConnectionError(f"{url}: no whole answer in {_TRIES} tries")
 
 
+def read(url: str, most: int) -> bytes:
+    """The content of a URL of which no version need be told, or its first `most` + 1 bytes.
+
+    Raises:
+        PermanentError, ConnectionError: as `ask`, and if there is nothing.
+    """
+    for attempt in _tries():
+        with attempt, _get(url, {}) as answer:
+            _require(answer, url, (200,))
+            content = answer.read(most + 1)
+            if answer.length and len(content) <= most:
+                raise ConnectionError(f"{url}: ended at byte {len(content)}")
+            return content
+    raise ConnectionError(f"{url}: no whole answer in {_TRIES} tries")
+
+
 def _tries() -> Iterator[contextlib.AbstractContextManager[object]]:
     """Context managers that let failures pass that another try may mend, except in the last."""
     for number in range(_TRIES):

@@ -1,9 +1,10 @@
 """Sources: files outside the pipeline, resolved before anything runs and pinned to what they were.
 
 A declared source is a path, a glob, a URL (http, https, or an object store's), or a listing of
-paths below a prefix. A local file is known by the sha256 of its bytes, a remote one by size and
-ETag (or modification time), so that a file replaced under the same name is noticed. Only what is
-declared is read: a listing, which may come from elsewhere, cannot name anything outside its prefix.
+paths below a prefix, or one such listing a crawl of a month (`infra.crawls`). A local file is known
+by the sha256 of its bytes, a remote one by size and ETag (or modification time), so that a file
+replaced under the same name is noticed. Only what is declared is read: a listing, which may come
+from elsewhere, cannot name anything outside its prefix.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import glob
 import gzip
 import hashlib
+import logging
 import os
 import re
 import tempfile
@@ -24,6 +26,7 @@ from typing import Any
 import fsspec
 
 from infra import http_source
+from infra.crawls import by_crawl, months_without, read_crawls
 from infra.environment import Environment
 from infra.errors import PermanentError
 from infra.store import hash_file
@@ -33,8 +36,10 @@ _WEB = ("http", "https")
 _STORES = ("s3", "gs", "abfs")  # object stores: each URL is read as it is, and leads nowhere else
 _AT_ONCE = 16  # files that are asked about at a time; a month of Common Crawl has 90,000
 _MOST_LISTED = 64 << 20  # bytes of a listing, unpacked
+_MOST_CRAWLS = 1 << 20  # bytes of a list of crawls; Common Crawl's has 127 in some 40 kB
 # What Common Crawl's paths are made of; nothing that leads upwards, elsewhere, or names several.
 _PATH = re.compile(r"(?!.*(?:^|/)\.\.?(?:/|$))[\w.,=+@~-][\w.,=+@~/-]*")
+_LOG = logging.getLogger(__name__)
 
 
 def resolve_sources(
@@ -42,17 +47,28 @@ def resolve_sources(
 ) -> tuple[Source, ...]:
     """Every file that the declared paths, globs, URLs and listings name, in order, each once.
 
+    A month in which no crawl ended names none, which the log says.
+
     Raises:
-        PermanentError: if one of them names nothing, or may not be read.
+        PermanentError: if one of them, or all together, name nothing, or may not be read.
     """
-    found: dict[str, Source] = {}
-    for entry in declared:
-        listed = isinstance(entry, Listing)
-        label = entry.label if isinstance(entry, Listing) else entry
-        texts = list(_listed(entry, environment)) if isinstance(entry, Listing) else [entry]
-        sources = _resolve([environment.local(text) for text in texts], label, pattern=not listed)
+    entries, found = tuple(declared), dict[str, Source]()
+    listings = [entry for entry in entries if isinstance(entry, Listing)]
+    names = dict.fromkeys(one.crawls for one in listings if one.crawls)
+    crawls = {name: read_crawls(_crawls(name, environment), name) for name in names}
+    for entry in entries:
+        if isinstance(entry, Listing):
+            texts = [text for one in by_crawl(entry, crawls) for text in _listed(one, environment)]
+            sources = _resolve_listed([environment.local(text) for text in texts], entry.label)
+        else:
+            sources = _resolve(environment.local(entry), entry)
         for source in sources:
             found.setdefault(source.uri, source)
+    for name, months in months_without(listings, crawls).items():
+        told = f"{name}: no crawl ended in {', '.join(months)}"
+        if not found:
+            raise PermanentError(f"the sources are missing: {told}")
+        _LOG.warning("%s: nothing is read for it", told)
     return tuple(found.values())
 
 
@@ -88,13 +104,15 @@ def _changed(uri: str) -> PermanentError:
     return PermanentError(f"the source {uri} changed after the run began; run again")
 
 
-def _resolve(texts: list[str], label: str, pattern: bool) -> list[Source]:
-    """The files of resolved texts; those of a listing are no patterns, and each must be there."""
-    if pattern:
-        sources = [one for text in texts for one in _matching(text, label)]
-        if not sources:
-            raise PermanentError(f"the source {label!r} is missing: nothing is there")
-        return sources
+def _resolve(text: str, label: str) -> list[Source]:
+    sources = _matching(text, label)
+    if not sources:
+        raise PermanentError(f"the source {label!r} is missing: nothing is there")
+    return sources
+
+
+def _resolve_listed(texts: list[str], label: str) -> list[Source]:
+    """The files of a listing, which are no patterns, and each of which must be there."""
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         sources = []
         for text, source in zip(
@@ -176,32 +194,55 @@ def _scheme(url: str) -> str:
 
 def _listed(listing: Listing, environment: Environment) -> Iterator[str]:
     """The paths of a listing's range, behind its prefix."""
-    (file,) = resolve_sources((listing.listing,), environment)
-    with tempfile.TemporaryDirectory(prefix="tapir-") as folder:
-        lines = _lines(fetch_source(file, Path(folder)), listing)
-        for number, line in islice(enumerate(lines), listing.start, listing.stop):
-            if not _PATH.fullmatch(line):
-                raise PermanentError(
-                    f"{listing.listing}: line {number + 1}, {line[:200]!r}, is no relative path"
-                )
-            yield listing.prefix + line
+    content = _content(listing.listing, _MOST_LISTED, environment)
+    try:
+        lines = content.decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise PermanentError(f"{listing.listing}: it is no text: {error}") from error
+    if len(lines) <= listing.start:
+        raise PermanentError(
+            f"{listing.listing}: it has {len(lines)} lines; start is {listing.start}"
+        )
+    for number, line in islice(enumerate(lines), listing.start, listing.stop):
+        if not _PATH.fullmatch(line):
+            raise PermanentError(
+                f"{listing.listing}: line {number + 1}, {line[:200]!r}, is no relative path"
+            )
+        yield listing.prefix + line
 
 
-def _lines(path: Path, listing: Listing) -> list[str]:
+def _crawls(name: str, environment: Environment) -> bytes:
+    """The bytes of a list of crawls."""
+    place = environment.local(name)
+    if "://" not in place or _scheme(place) not in _WEB:
+        return _content(name, _MOST_CRAWLS, environment)
+    # One that is made for each request tells no version, and need not: it is read once.
+    content = http_source.read(place, _MOST_CRAWLS)
+    if len(content) > _MOST_CRAWLS:
+        raise PermanentError(f"{name}: it is too large: at most {_MOST_CRAWLS} bytes are read")
+    return content
+
+
+def _content(name: str, most: int, environment: Environment) -> bytes:
+    """The bytes, unpacked, of a file that says what is to be read."""
+    (file,) = resolve_sources((name,), environment)
+    content = b""
+    if file.size <= most:
+        with tempfile.TemporaryDirectory(prefix="tapir-") as folder:
+            content = _unpacked(fetch_source(file, Path(folder)), name, most + 1)
+    if max(file.size, len(content)) > most:
+        raise PermanentError(f"{name}: it is too large: at most {most} bytes are read")
+    return content
+
+
+def _unpacked(path: Path, name: str, most: int) -> bytes:
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
     try:
         with gzip.open(path) if packed else path.open("rb") as stream:
-            content = stream.read(_MOST_LISTED + 1)
-        lines = content.decode().splitlines()
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise PermanentError(f"{listing.listing}: it is no text of paths: {error}") from error
-    if len(content) > _MOST_LISTED or len(lines) <= listing.start:
-        raise PermanentError(
-            f"{listing.listing}: it has {len(lines)} lines in {len(content)} bytes (at most"
-            f" {_MOST_LISTED} are read); start is {listing.start}"
-        )
-    return lines
+            return stream.read(most)
+    except (OSError, EOFError, zlib.error) as error:
+        raise PermanentError(f"{name}: it is no text: {error}") from error
 
 
 def _name(path: str) -> str:

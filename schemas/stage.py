@@ -11,13 +11,16 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic.fields import FieldInfo
 
 from schemas.artifact import Artifact
 from schemas.base import Frozen
+
+CRAWL = "{crawl}"
+_MONTH = r"^[0-9]{4}-(0[1-9]|1[0-2])$"
 
 
 def operational(default: Any, **constraints: Any) -> Any:
@@ -25,9 +28,17 @@ def operational(default: Any, **constraints: Any) -> Any:
     return Field(default=default, json_schema_extra={"operational": True}, **constraints)
 
 
-def _is_operational(info: FieldInfo) -> bool:
+def later(**constraints: Any) -> Any:
+    """A parameter that came after the others: no part of the fingerprint while it is None.
+
+    What was made before it came is found again.
+    """
+    return Field(default=None, json_schema_extra={"later": True}, **constraints)
+
+
+def _is_marked(info: FieldInfo, mark: str) -> bool:
     extra = info.json_schema_extra
-    return isinstance(extra, Mapping) and bool(extra.get("operational"))
+    return isinstance(extra, Mapping) and bool(extra.get(mark))
 
 
 class StageParams(Frozen):
@@ -35,7 +46,8 @@ class StageParams(Frozen):
 
     def identity(self) -> dict[str, Any]:
         """The parameters that bear on the result, by name (nested models included)."""
-        return _identity(self)
+        found: dict[str, Any] = _identity(self)
+        return found
 
     def modules(self) -> tuple[str, ...]:
         """Modules that these parameters choose (`tasks.filters.min_size`), part of the code."""
@@ -46,33 +58,65 @@ class StageParams(Frozen):
         return ()
 
 
-def _identity(model: Frozen) -> dict[str, Any]:
+def _identity(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_identity(item) for item in value)
+    if not isinstance(value, Frozen):
+        return value
     found = {}
-    for name, info in type(model).model_fields.items():
-        if not _is_operational(info):
-            value = getattr(model, name)
-            found[name] = _identity(value) if isinstance(value, Frozen) else value
+    for name, info in type(value).model_fields.items():
+        item = getattr(value, name)
+        absent = item is None and _is_marked(info, "later")
+        if not absent and not _is_marked(info, "operational"):
+            found[name] = _identity(item)
     return found
 
 
 class Listing(Frozen):
     """A file that lists the paths of others, one a line, and which of them are meant.
 
+    With `crawls` it stands for one such file a crawl, of those that ended in a month: Common Crawl
+    calls its crawls by year and week (`CC-MAIN-2026-38`), which no month tells.
+
     Attributes:
-        listing: path or URL of the file, plain or gzip.
-        prefix: what stands before every path; nothing outside it is read.
-        start, stop: lines, counted from 0, the last one not included.
+        listing: path or URL of the file, plain or gzip; `{crawl}` stands for the id of a crawl.
+        prefix: what stands before every path; nothing outside it is read. May say `{crawl}`, too.
+        start, stop: lines of each file, counted from 0, the last one not included.
+        crawls: path or URL of the list of crawls (`infra.crawls`).
+        month: in which, by UTC, the crawls ended.
     """
 
     listing: str = Field(min_length=1)
     prefix: str = Field(pattern=r".*/$")
     start: int = Field(default=0, ge=0)
     stop: int | None = Field(default=None, gt=0)
+    crawls: str | None = later(min_length=1)
+    month: str | None = later(pattern=_MONTH)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        given = {
+            "crawls": self.crawls is not None, "month": self.month is not None,
+            f"{CRAWL} in listing": CRAWL in self.listing,
+        }  # fmt: skip
+        missing = [name for name, there in given.items() if not there]
+        if missing and (CRAWL in self.prefix or len(missing) < len(given)):
+            raise ValueError(f"{', '.join(given)} go together; missing: {', '.join(missing)}")
+        return self
 
     @property
     def label(self) -> str:
-        """What it is called in messages and in `Source.declared`."""
-        return f"{self.listing}[{self.start}:{'' if self.stop is None else self.stop}]"
+        """What it is called in messages and in `Source.declared`: one name a month, as declared.
+
+        Which crawl a file is of stands in its URI.
+        """
+        lines = f"{self.listing}[{self.start}:{'' if self.stop is None else self.stop}]"
+        return lines if self.month is None else f"{lines} of {self.month}"
+
+    def of(self, crawl: str) -> Listing:
+        """The listing of one crawl."""
+        listing, prefix = (text.replace(CRAWL, crawl) for text in (self.listing, self.prefix))
+        return Listing(listing=listing, prefix=prefix, start=self.start, stop=self.stop)
 
 
 class Source(Frozen):

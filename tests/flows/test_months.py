@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flows.data_report import declared
 from flows.declaration import BoundPipeline, load_pipeline
+from flows.stage_runner import RunIds, StageRunner
+from infra.environment import Environment
+from infra.store import Store
+from schemas.manifest import Manifest
 from schemas.pipeline import DeclarationError
+from tests.tasks.sources.warc_files import simple
 
 TEXT = """\
 name: monthly
@@ -111,3 +118,68 @@ def test_a_month_outside_of_lists_is_refused(file: Path) -> None:
     file.write_text(TEXT + images)
     with pytest.raises(DeclarationError, match="stages.images.params: .* put it into a list"):
         load_pipeline(str(file), month="2026-11")
+
+
+CRAWLS = """\
+name: crawled
+first_month: 2026-11
+stages:
+  pairs:
+    task: collect_pairs
+    params:
+      files:
+        - listing: FOLDER/{crawl}/warc.paths
+          crawls: FOLDER/collinfo.json
+          month: "{month}"
+          prefix: FOLDER/
+          stop: 2
+"""
+
+
+def test_crawls_without_a_month_are_refused(file: Path) -> None:
+    file.write_text(CRAWLS.replace('          month: "{month}"\n', ""))
+    with pytest.raises(DeclarationError, match="go together; missing: month"):
+        load_pipeline(str(file), month="2026-11")
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_the_next_month_collects_the_new_crawl_and_no_more(tmp_path: Path, file: Path) -> None:
+    file.write_text(CRAWLS.replace("FOLDER", str(tmp_path)))
+    ends = {"CC-MAIN-2026-46": "2026-11-20T05:00:00"}
+    first = publish_and_collect(tmp_path, file, ends, "2026-11")
+    # What began in November and ended in December is December's; January has none yet.
+    ends |= {"CC-MAIN-2026-50": "2026-12-11T01:00:00", "CC-MAIN-2026-49": "2026-12-01T00:00:01"}
+    second = publish_and_collect(tmp_path, file, ends, "2027-01")
+
+    assert [(one.run.units_made, one.run.units_reused) for one in (first, second)] == [
+        (2, 0), (4, 2),
+    ]  # fmt: skip
+    assert second.outputs["pairs"].units[:2] == first.outputs["pairs"].units
+    of_month = [
+        f"{tmp_path}/{{crawl}}/warc.paths[0:2] of {month}" for month in ("2026-11", "2026-12")
+    ]
+    crawls = (("46", of_month[0]), ("49", of_month[1]), ("50", of_month[1]))
+    assert {one.uri: one.declared for one in second.sources} == {
+        f"{tmp_path}/CC-MAIN-2026-{week}/{week}-{part}.warc.gz": label
+        for week, label in crawls for part in "ab"
+    }  # fmt: skip
+    # What the funnel by source calls them.
+    assert set(declared({"pairs": second}).values()) == set(of_month)
+
+
+def publish_and_collect(folder: Path, file: Path, ends: dict[str, str], month: str) -> Manifest:
+    """The manifest of `pairs` after crawls of three files, of which two are asked for."""
+    listed = [{"id": crawl, "from": "2026-11-01T00:00:00", "to": to} for crawl, to in ends.items()]
+    (folder / "collinfo.json").write_text(json.dumps(listed))
+    for crawl, week in ((one, one[-2:]) for one in ends if not (folder / one).exists()):
+        (folder / crawl).mkdir()
+        names = [f"{week}-{part}.warc.gz" for part in "abc"]
+        (folder / crawl / "warc.paths").write_text("".join(f"{crawl}/{name}\n" for name in names))
+        for name in names[:2]:
+            (folder / crawl / name).write_bytes(simple(2, host=f"{name[:4]}.test").bytes())
+    environment = Environment(home=folder / "home", dask="inline")
+    runner = StageRunner("crawled", Store(environment.store_url), environment)
+    stage = load_pipeline(str(file), month=month).stages["pairs"]
+    identity, made = runner.find(stage, {})
+    assert made is None
+    return runner.make(stage, {}, identity, RunIds(), lambda event: None)

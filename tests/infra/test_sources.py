@@ -1,6 +1,8 @@
 """Sources: what is declared is found and pinned, and nothing else is read."""
 
 import gzip
+import json
+import logging
 import os
 import socket
 import threading
@@ -315,6 +317,126 @@ def test_a_listing_that_unpacks_to_gigabytes_is_not_read(tmp_path, here):
     (tmp_path / "warc.paths.gz").write_bytes(gzip.compress(bytes(80 << 20), 1))
     with pytest.raises(PermanentError, match="are read"):
         resolve_sources((Listing(listing="home://warc.paths.gz", prefix="home://"),), here)
+
+
+def _crawl(number, to):
+    """An entry as Common Crawl writes it (2026)."""
+    url = f"https://index.a.test/CC-MAIN-2026-{number}"
+    return {
+        "id": f"CC-MAIN-2026-{number}", "name": "Index", "timegate": f"{url}/",
+        "cdx-api": f"{url}-index", "from": "2026-01-12T16:12:39", "to": to,
+    }  # fmt: skip
+
+
+def _by_month(place, month, **options):
+    return Listing(
+        listing=f"{place}/{{crawl}}/wat.paths", prefix=f"{place}/", month=month,
+        **{"crawls": f"{place}/collinfo.json", **options},
+    )  # fmt: skip
+
+
+def _publish(put, crawls):
+    put("collinfo.json", json.dumps(crawls).encode())
+    for name in (one["id"] for one in crawls):
+        put(f"{name}/wat.paths", f"{name}/a.wat.gz\n{name}/b.wat.gz\n".encode())
+        for letter in "ab":
+            put(f"{name}/{letter}.wat.gz", name.encode())
+
+
+def _on_disk(folder):
+    def put(name, content):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+
+    return put
+
+
+# The newest comes first, as there; 34 ended in August by its own clock, in September by UTC.
+CRAWLS = [
+    _crawl(42, "2026-10-01T00:00:00"), _crawl(38, "2026-09-30T23:59:59"),
+    _crawl(34, "2026-08-31T23:30:00-01:00"), _crawl(30, "2026-07-31T10:00:00Z"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("web", [False, True])
+def test_a_month_stands_for_the_crawls_that_ended_in_it(tmp_path, here, site, caplog, web):
+    _publish(site.files.__setitem__ if web else _on_disk(tmp_path), CRAWLS)
+    place = site.url if web else str(tmp_path)
+    months = ("2026-07", "2026-08", "2026-09", "2026-10", "2026-11")
+    entries = [_by_month(place, month, stop=1) for month in months]
+    with caplog.at_level(logging.WARNING):
+        found = resolve_sources(entries, here)
+
+    # The URI names the crawl, the label is one a month and that of the entry.
+    expected = [(30, 0), (34, 2), (38, 2), (42, 3)]
+    assert [(one.uri, one.declared) for one in found] == [
+        (f"{place}/CC-MAIN-2026-{number}/a.wat.gz", entries[entry].label)
+        for number, entry in expected
+    ]
+    assert entries[2].label == f"{place}/{{crawl}}/wat.paths[0:1] of 2026-09"
+    (said,) = (one.message for one in caplog.records)
+    assert "collinfo.json: no crawl ended in 2026-08, 2026-11: nothing is read" in said
+    # One list for all: every month is of the same state of it.
+    assert len([path for path, _ in site.asked if path == "collinfo.json"]) == (1 if web else 0)
+
+
+def test_without_any_crawl_the_sources_are_missing(tmp_path, here):
+    _publish(_on_disk(tmp_path), CRAWLS)
+    with pytest.raises(PermanentError, match=r"missing: .*: no crawl ended in 2026-08, 2026-11$"):
+        resolve_sources([_by_month(str(tmp_path), f"2026-{month}") for month in ("11", "08")], here)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[]", "an array of objects is expected"), (b'{"id": "x"}', "an array of objects"),
+        (b"<html>", "it is no list of crawls"), (b"[" * 100_000, "it is no list of crawls"),
+        (b"[1]", "entry 1, 1: "), (b" " * (1 << 20) + b"[]", "at most 1048576 bytes"),
+        (gzip.compress(bytes(2 << 20)), "at most 1048576 bytes"),
+        *(
+            (json.dumps([CRAWLS[0], {**CRAWLS[1], **changed}]).encode(), f"entry 2, {{.*: {name}: ")
+            for name, values in (
+                ("id", ["", "..", "a/b", "../x", "a?b", "a*", "é", "x\n", "x" * 101, 7, None]),
+                ("to", ["", "2026", "2026-13-01", "20260912000000", 1789000000, True, None,
+                        "9999-12-31T23:59:59-01:00", "0001-01-01T00:00:00+01:00"]),
+            )
+            for changed in ({name: value} for value in values)
+        ),
+        (json.dumps([CRAWLS[0], {"id": "x"}]).encode(), "entry 2, .*: to: Field required"),
+    ],
+)  # fmt: skip
+def test_a_list_of_crawls_is_not_trusted(tmp_path, here, content, message):
+    (tmp_path / "collinfo.json").write_bytes(content)
+    with pytest.raises(PermanentError, match=rf"collinfo\.json: .*{message}"):
+        resolve_sources((_by_month("home:/", "2026-09"),), here)
+
+
+def test_a_list_of_crawls_may_tell_no_version_and_is_read_up_to_a_bound(here, site):
+    def silent(content, promised=None, broken=0):
+        def answer(handler):
+            handler.send_response(200)
+            handler.send_header("Content-Length", str(promised or len(content)))
+            handler.end_headers()
+            tries.append(len(content))
+            handler.wfile.write(content[: 9 if len(tries) <= broken else None])
+            handler.close_connection = True
+
+        return answer
+
+    _publish(site.files.__setitem__, CRAWLS)
+    content, tries = json.dumps(CRAWLS).encode(), []
+    site.odd["collinfo.json"] = silent(content, broken=1)
+    assert names(resolve_sources((_by_month(site.url, "2026-09"),), here)) == [
+        *["a.wat.gz", "b.wat.gz"] * 2
+    ]
+    assert len(tries) == 2  # the first answer broke off
+
+    site.odd["collinfo.json"] = silent(b" " * (1 << 20) + b"[]", promised=1 << 40)
+    with pytest.raises(PermanentError, match="at most 1048576 bytes"):
+        resolve_sources((_by_month(site.url, "2026-09"),), here)
+    site.odd["collinfo.json"] = lambda handler: handler.send_error(404)
+    with pytest.raises(PermanentError, match=r"collinfo\.json: status 404"):
+        resolve_sources((_by_month(site.url, "2026-09"),), here)
 
 
 def test_an_object_store_is_read_and_a_replaced_object_is_noticed(tmp_path, here):

@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from infra.errors import PermanentError
+from schemas.base import canonical
 from schemas.records import pair_key
 from tasks.collect_pairs import CollectParams
 from tasks.sources.url_lists import pairs_of_list
@@ -151,6 +152,20 @@ def test_kinds_are_told_by_names():
         ({"listing": "paths.gz", "prefix": "x/"}, "say `kind`"),
         ({"listing": "warc.paths.gz", "prefix": "x"}, "prefix"),
         ({"listing": "warc.paths.gz", "prefix": "x/", "start": 5, "stop": 5}, "is not after start"),
+        *(
+            ({"listing": "warc.paths", "prefix": "x/", **given}, f"go together; missing: {missing}")
+            for given, missing in (
+                ({"crawls": "c.json"}, "month, {crawl} in listing"),
+                ({"crawls": "c.json", "month": "2026-09"}, "{crawl} in listing"),
+                ({"month": "2026-09", "listing": "{crawl}/warc.paths"}, "crawls"),
+                ({"crawls": "c.json", "listing": "{crawl}/warc.paths"}, "month"),
+                ({"prefix": "{crawl}/"}, "crawls, month, {crawl} in listing"),
+            )
+        ),
+        (
+            {"listing": "{crawl}/warc.paths", "prefix": "x/", "crawls": "c", "month": "2026-9"},
+            "month",
+        ),
         ({"table": "x.db", **TABLE}, "say `format`: parquet, csv, jsonl"),
         ({"table": "x.csv", "url": "URL"}, "caption"),
         ({"table": "x.parquet", "header": ["URL", "TEXT"], **TABLE}, "is no CSV"),
@@ -162,6 +177,17 @@ def test_kinds_are_told_by_names():
 def test_a_wrong_declaration_says_what_would_be_right(entry, message):
     with pytest.raises(ValidationError, match=message):
         declared(entry)
+
+
+def test_a_listing_without_crawls_is_known_as_before_there_were_any():
+    listing = {"listing": "wat.paths", "prefix": "x/"}
+    identity = {**listing, "start": 0, "stop": None, "kind": None}
+    assert canonical(declared(listing).identity()) == canonical({"files": [identity]})
+
+    monthly = {**listing, "listing": "{crawl}/wat.paths", "crawls": "c.json", "month": "2026-09"}
+    assert canonical(declared(monthly).identity()) == canonical(
+        {"files": [{**identity, **monthly}]}
+    )
 
 
 def test_a_file_declared_twice_is_refused():
