@@ -25,6 +25,10 @@ class DiskFull(Exception):
     """A disk has no room left; the same work can go on once it has."""
 
 
+class WorkersDied(Exception):
+    """Units on which every worker process that was given them died."""
+
+
 class LeaseHeld(Exception):
     """Another attempt is at work on the same fingerprint."""
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from infra.disk import explaining_full_disk
 from infra.environment import Environment
-from infra.errors import DamagedUnit
+from infra.errors import DamagedUnit, WorkersDied
 from infra.sources import fetch_source
 from infra.store import Store
 from schemas.artifact import Unit
@@ -150,6 +150,7 @@ class Work:
 
         Raises:
             ConnectionError: if the Dask scheduler goes; asking later may help.
+            WorkersDied: if several workers died over one item; the others are made all the same.
         """
         keys = [self._key(function, item, config) for item in items]
         found = {key: memo for key in dict.fromkeys(keys) if (memo := self._recall(key))}
@@ -202,16 +203,23 @@ class Work:
         yield from self._run_on(client, calls)
 
     def _run_on(self, client: Any, calls: list[tuple[Any, ...]]) -> Iterator[Any]:
-        from distributed import as_completed
+        from distributed import KilledWorker, as_completed
         from distributed.comm import CommClosedError
 
         # pure=False: Dask's own idea of sameness is not ours, and a retry must really run.
         futures = [client.submit(run_call, *call, pure=False, retries=0) for call in calls]
+        items = dict(zip(futures, (call[4] for call in calls), strict=True))
         address = client.scheduler.address
+        deadly: list[str] = []
         try:
             for future in as_completed(futures, loop=client.loop):
                 self._guard()
-                yield future.result()
+                try:
+                    made = future.result()
+                except KilledWorker:
+                    deadly.append(items[future].name)
+                else:
+                    yield made
         # Nobody here cancels what is still waited for.
         except (CancelledError, CommClosedError) as error:
             raise ConnectionError(
@@ -221,6 +229,12 @@ class Work:
         except BaseException:
             client.cancel(futures)
             raise
+        if deadly:
+            raise WorkersDied(
+                f"each worker process that was given {_some(deadly)} died over it: it was killed,"
+                " as the system does when memory is short, or what it read crashed a library. All"
+                " else is made and kept; give workers more memory, or leave out what is named"
+            )
 
     # What people see
 
@@ -294,6 +308,11 @@ def run_call(
         return key, memo
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(sorted(names)[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
 
 
 def _identity(item: Item) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.errors import DamagedUnit
+from infra.errors import DamagedUnit, WorkersDied
 from infra.process import start_guarded, wait_for
 from infra.work import Event, ShardWork, Work
 from schemas.artifact import Unit
@@ -37,6 +38,13 @@ def fail_on_b(unit: Unit | Source, shard: ShardWork) -> None:
     if unit.name == "b.txt":
         time.sleep(0.2)
         raise RuntimeError("b is bad")
+    shout(unit, shard, "")
+
+
+def die_of_b(unit: Unit | Source, shard: ShardWork) -> None:
+    """Takes the worker with it for one unit, as a crash or the lack of memory does."""
+    if unit.name == "b.txt":
+        os.kill(os.getpid(), signal.SIGKILL)
     shout(unit, shard, "")
 
 
@@ -162,6 +170,25 @@ def test_workers_without_a_shared_folder_share_a_store_on_s3(tmp_path: Path) -> 
             work.store.discard(lost.sha256)
             with pytest.raises(DamagedUnit):
                 work.map(shout, mapped.units("loud"), mark="?")
+        finally:
+            environment.close()
+
+
+def test_a_unit_that_workers_die_of_is_named_and_the_others_are_made(tmp_path: Path) -> None:
+    from infra.environment import Environment
+    from infra.store import Store
+
+    with _cluster(tmp_path) as address:
+        environment = Environment(home=tmp_path / "home", dask=address)
+        store = Store(environment.store_url)
+        work = Work(store, environment, tmp_path / "x", tmp_path / "state", "code")
+        try:
+            units = _units(work, "abcdef")
+            with pytest.raises(WorkersDied, match=r"given b\.txt died over it: it was killed"):
+                work.map(die_of_b, units)
+            assert [work.is_made(die_of_b, unit) for unit in units] == [
+                unit.name != "b.txt" for unit in units
+            ]
         finally:
             environment.close()
 
