@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from tasks.dedup import near_pairs as module
-from tasks.dedup.near_pairs import choose_split, near_pairs, possible_splits
+from tasks.dedup.bit_blocks import choose_split, possible_splits
+from tasks.dedup.many_words import _factor, mix_bits
+from tasks.dedup.near_pairs import near_pairs
 
 
 def slowly(hashes, distance):
@@ -71,26 +73,6 @@ def test_choices_of_blocks_find_what_a_scan_finds(size, distance):
     assert len(plain) > 900
 
 
-@pytest.mark.parametrize(("size", "distance"), [(8, 1), (8, 4), (8, 6), (32, 16)])
-def test_every_split_misses_nothing(size, distance):
-    """Bits that differ, drawn at random, and gathered in few blocks: a choice is clear of them."""
-    rng = np.random.default_rng(distance)
-    for split in possible_splits(size // 8, distance):
-        chosen = np.array([split.mask(choice) for choice in split.choices()])
-        assert len(chosen) == split.choice_count == len(np.unique(chosen, axis=0))
-        for _ in range(20):
-            bits = rng.permutation(size * 8)
-            blocks = rng.permutation(split.masks)[: rng.integers(1, len(split.masks) + 1)]
-            where = np.flatnonzero(
-                np.unpackbits(blocks.view(np.uint8)).reshape(-1, size * 8).any(0)
-            )
-            for places in (bits[:distance], rng.permutation(where)[:distance]):
-                apart = np.zeros(size * 8, bool)
-                apart[places] = True
-                apart = np.packbits(apart).view(np.uint64)
-                assert (~(chosen & apart).any(axis=1)).any(), split
-
-
 @pytest.mark.parametrize(("size", "distance"), [(8, 4), (32, 5)])
 def test_every_split_tells_each_pair_once(size, distance, monkeypatch):
     hashes = spread(np.random.default_rng(size), 200, size)
@@ -101,15 +83,6 @@ def test_every_split_tells_each_pair_once(size, distance, monkeypatch):
     for split in [one for one in splits if one.choice_count <= 60]:
         monkeypatch.setattr(module, "choose_split", lambda words, distance, split=split: split)
         assert quickly(hashes, distance) == slow
-
-
-def test_skewed_bits_are_seen_before_blocks_are_chosen():
-    rng = np.random.default_rng(3)
-    even = rng.integers(0, 2**64, (50_000, 1), dtype=np.uint64)
-    skewed = even & np.uint64(0x0F0F0F0F0F0F0F0F)  # half the bits are always zero
-
-    wide, narrow = (choose_split(hashes, 4) for hashes in (skewed, even))
-    assert wide.shared / len(wide.masks) > narrow.shared / len(narrow.masks)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
@@ -124,12 +97,12 @@ def test_equal_hashes_are_all_pairs():
 @pytest.mark.parametrize("distance", [0, 3])
 def test_hashes_that_mix_to_one_number_are_told_apart(distance):
     """a * f + b * g is the same for two pairs of words, in turns; one is there three times."""
-    first, second = (int(module._factor(number)) for number in range(2))
+    first, second = (int(_factor(number)) for number in range(2))
     step = -first * pow(second, -1, 2**64) % 2**64
     rows = [[5, 9], [6, (9 + step) % 2**64]] * 3
     hashes = np.array(rows, dtype=np.uint64).view(np.uint8)
 
-    assert len(np.unique(module._mixed(hashes.view(np.uint64), np.full(2, ~np.uint64(0))))) == 1
+    assert len(np.unique(mix_bits(hashes.view(np.uint64), np.full(2, ~np.uint64(0))))) == 1
     assert quickly(hashes, distance) == slowly(hashes, distance)
 
 
