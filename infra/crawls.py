@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic_core import from_json
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from infra.errors import PermanentError
 from schemas.stage import Listing
@@ -39,6 +38,8 @@ class Crawl(BaseModel):
             raise ValueError(str(error)) from error
 
 
+_ARRAY = TypeAdapter(list[Any])
+
 Crawls = Mapping[str, tuple[Crawl, ...]]  # by the path or URL of their list
 
 
@@ -49,12 +50,13 @@ def read_crawls(content: bytes, name: str) -> tuple[Crawl, ...]:
         PermanentError: if it is no such list, names no crawl, or an entry is wrong.
     """
     try:
-        entries = from_json(content)
-    except ValueError as error:
-        raise PermanentError(f"{name}: it is no list of crawls: {error}") from error
+        entries = _ARRAY.validate_json(content)
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"]
+        raise PermanentError(f"{name}: it is no list of crawls: {problem}") from error
     # While Common Crawl's store was down, its list was empty; months must not vanish by that.
-    if not isinstance(entries, list) or not entries:
-        raise PermanentError(f"{name}: it is no list of crawls: an array of objects is expected")
+    if not entries:
+        raise PermanentError(f"{name}: it is no list of crawls: it is empty")
     return tuple(_crawl(number, entry, name) for number, entry in enumerate(entries, start=1))
 
 

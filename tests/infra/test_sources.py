@@ -389,7 +389,7 @@ def test_without_any_crawl_the_sources_are_missing(tmp_path, here):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"[]", "an array of objects is expected"), (b'{"id": "x"}', "an array of objects"),
+        (b"[]", "it is empty"), (b'{"id": "x"}', "valid array"),
         (b"<html>", "it is no list of crawls"), (b"[" * 100_000, "it is no list of crawls"),
         (b"[1]", "entry 1, 1: "), (b" " * (1 << 20) + b"[]", "at most 1048576 bytes"),
         (gzip.compress(bytes(2 << 20)), "at most 1048576 bytes"),
