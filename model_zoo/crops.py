@@ -90,6 +90,7 @@ def random_crop(image: Tensor, side: int, crops: CropConfig, random: np.random.G
 class _Pictures(Protocol):
     """The pictures of one file, and what belongs to them."""
 
+    name: str
     table: dict[str, Tensor]
 
     def __len__(self) -> int: ...
@@ -101,6 +102,7 @@ class _Stored:
     """Pictures as pixels in a file, which is mapped from disk and read where it is used."""
 
     def __init__(self, path: Path) -> None:
+        self.name = path.name
         self.table = load_file(path)
         images = self.table.get("images")
         if images is None:
@@ -151,6 +153,11 @@ class PictureFiles:
 
     def __len__(self) -> int:
         return int(self.starts[-1])
+
+    def name(self, index: int) -> str:
+        """A record by its file and its place in it, counted from 0."""
+        part, row = self._place(index)
+        return f"{row} of {part.name}"
 
     def batch(self, indices: np.ndarray, epoch: int) -> dict[str, Tensor]:
         """The records at these indices: "images" uint8 [B, 3, side, side] and the columns."""

@@ -29,7 +29,7 @@ class PictureShard:
     """
 
     def __init__(self, shard: Path, index: Path) -> None:
-        self.shard = shard
+        self.shard, self.name = shard, shard.name
         with safe_open(index, framework="pt") as file:
             metadata = file.metadata() or {}
             self.table = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

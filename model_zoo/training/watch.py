@@ -107,19 +107,23 @@ def counting_flops(watch: Watch, passes: int = 1) -> Iterator[None]:
 
 
 def find_unsound(network: nn.Module, forward: Callable[[], object], processes: Processes) -> str:
-    """The first residual block with an output, in any process, that is not finite; in words."""
-    names = list(residual_blocks(network))
-    found = [len(names)]
+    """The first residual block with an output, in any process, that is not finite; in words.
+
+    Of a network without such blocks it is the first layer.
+    """
+    kind, parts = "block", residual_blocks(network)
+    if not parts:
+        kind, parts = "layer", {n: m for n, m in network.named_modules() if not any(m.children())}
+    found = [len(parts)]
 
     def look(number: int) -> Callable[[nn.Module, Any, Tensor], None]:
-        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            if not torch.isfinite(output).all():
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and not torch.isfinite(output).all():
                 found.append(number)
 
         return hook
 
-    blocks = residual_blocks(network).values()
-    hooks = [block.register_forward_hook(look(number)) for number, block in enumerate(blocks)]
+    hooks = [part.register_forward_hook(look(n)) for n, part in enumerate(parts.values())]
     try:
         with torch.no_grad():
             forward()
@@ -127,9 +131,9 @@ def find_unsound(network: nn.Module, forward: Callable[[], object], processes: P
         for hook in hooks:
             hook.remove()
     first = processes.least(min(found))
-    if first < len(names):
-        return f"the first block with an output that is not finite is {names[first]}"
-    return "every residual block's output is finite"
+    if first < len(parts):
+        return f"the first {kind} with an output that is not finite is {list(parts)[first]}"
+    return f"the output of every {kind} is finite"
 
 
 def name_unsound(norms: Mapping[str, float]) -> str:

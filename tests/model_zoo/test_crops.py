@@ -94,6 +94,13 @@ def test_a_crop_depends_on_seed_epoch_and_index_alone(files):
     assert not torch.equal(other.batch(indices, 2)["images"], found["images"])
 
 
+def test_a_record_is_called_by_its_file_and_its_place_in_it(files):
+    data = PictureFiles(files, 0, 16, CropConfig())
+    first = len(data.parts[0])
+    assert data.name(first - 1) == f"{first - 1} of {files[0].name}"
+    assert data.name(first) == f"0 of {files[1].name}"
+
+
 def test_files_that_do_not_fit_are_refused_by_name(files, tmp_path):
     with pytest.raises(ValueError, match="0.safetensors lacks captions"):
         PictureFiles(files, 0, 16, CropConfig(), ("captions",))

@@ -51,11 +51,23 @@ def test_the_first_block_that_is_not_finite_is_named(processes: Processes) -> No
     for values, wanted in (
         ((1.0, math.inf, 1.0, math.nan), "the first block with an output that is not finite is 1"),
         ((math.nan, 1.0), "the first block with an output that is not finite is 0"),
-        ((1.0, 1.0), "every residual block's output is finite"),
+        ((1.0, 1.0), "the output of every block is finite"),
     ):
         network = _network(*values)
         assert find_unsound(network, lambda network=network: network(x), processes) == wanted
         assert not any(block._forward_hooks for block in network)
+
+
+def test_without_residual_blocks_the_first_layer_is_named(processes: Processes) -> None:
+    network = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.ReLU(), _Spoil(math.inf)), nn.ReLU())
+    x = torch.ones(2, 4)
+    found = find_unsound(network, lambda: network(x), processes)
+    assert found == "the first layer with an output that is not finite is 1.1"
+    network[1] = nn.ReLU()
+    assert (
+        find_unsound(network, lambda: network(x), processes)
+        == "the output of every layer is finite"
+    )
 
 
 def test_a_forward_pass_that_fails_leaves_no_hooks(processes: Processes) -> None:
