@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ from schemas.artifact import DropTable, ImageShards, PairTable, Unit
 from schemas.base import digest
 from schemas.fingerprint import code_digests
 from schemas.manifest import Manifest, Output
+from tasks.filters.personal_data import masked
 
 _KEPT = (PairTable.kind, ImageShards.kind)
 _FEW = 64  # units that are counted here rather than by a cluster that takes seconds to start
@@ -102,7 +103,9 @@ def funnel(
 
 
 def _example(row: Mapping[str, str], pictures: Mapping[str, bytes]) -> Example:
-    return Example(row["caption"], row["detail"], row["image_url"], pictures.get(row["key"]))
+    """Without personal data, which what was dropped before a filter masked it may hold."""
+    caption, detail = (masked(row[text])[0] for text in ("caption", "detail"))
+    return Example(caption, detail, row["image_url"], pictures.get(row["key"]))
 
 
 def _pictures(
@@ -145,24 +148,33 @@ def thumbnail(image: bytes) -> bytes | None:
 
 
 def by_name(stages: list[DataStage], what: str, labels: Mapping[str, str]) -> Iterator[Table]:
-    """What each stage kept of each source or domain, the largest first.
+    """What each stage kept and dropped of each source or domain, the largest first.
 
     Args:
         labels: other names to count under, by name.
     """
-    columns = [_relabelled(stage.kept.of(what), labels) for stage in stages]
-    entered: dict[str, int] = {}
-    for column in columns:
-        for name, count in column.items():
-            entered[name] = max(entered.get(name, 0), count)
+    columns = [
+        (_relabelled(stage.kept.of(what), labels), _relabelled(stage.drops.of(what), labels))
+        for stage in stages
+    ]
+    entered: Counter[str] = Counter()
+    for both in columns:
+        for counts in both:
+            for name, count in counts.items():
+                entered[name] = max(entered[name], count)
     names = sorted(entered, key=lambda name: (name == OTHERS, -entered[name], name))
-    rows = [(name, *(f"{column.get(name, 0):,}" for column in columns)) for name in names[:_ROWS]]
-    if len(names) > _ROWS:
-        rest = [sum(column.get(name, 0) for name in names[_ROWS:]) for column in columns]
-        rows.append((f"{len(names) - _ROWS:,} more", *(f"{count:,}" for count in rest)))
+    rows = [(name, *(_cell([name], both) for both in columns)) for name in names[:_ROWS]]
+    if rest := names[_ROWS:]:
+        rows.append((f"{len(rest):,} more", *(_cell(rest, both) for both in columns)))
     if rows:
         heads = (what, *(stage.manifest.stage for stage in stages))
-        yield Table(f"Pairs by {what}", heads, tuple(rows), "What each stage kept.")
+        said = "What each stage kept and, after a slash, dropped."
+        yield Table(f"Pairs by {what}", heads, tuple(rows), said)
+
+
+def _cell(names: Sequence[str], both: Iterable[Mapping[str, int]]) -> str:
+    kept, dropped = (sum(counts.get(name, 0) for name in names) for counts in both)
+    return f"{kept:,} / {dropped:,}" if dropped else f"{kept:,}"
 
 
 def _relabelled(counts: Mapping[str, int], labels: Mapping[str, str]) -> dict[str, int]:

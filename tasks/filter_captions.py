@@ -150,6 +150,7 @@ def judge(
     """For each pair the drop that the first objecting filter makes of it, or None; and the changes
     (rows of `FINDING_SCHEMA`), which are made in the pairs."""
     drops: list[Pair | None] = [None] * len(pairs)
+    masks = [one.mask for one in filters.values() if hasattr(one, "mask")]
     changes, waiting = [], list(range(len(pairs)))
     for name, one in filters.items():
         verdicts = judge_many(one, [pairs[place] for place in waiting])
@@ -159,7 +160,10 @@ def judge(
                 row = {"key": pairs[place]["key"], "filter": name, "detail": verdict.detail}
                 changes.append(row)
             elif verdict is not None:
-                drops[place] = drop_record(pairs[place], STAGE, verdict.reason, verdict.detail)
+                drop = drop_record(pairs[place], STAGE, verdict.reason, verdict.detail)
+                for mask in masks:
+                    drop |= {text: mask(drop[text]) for text in ("caption", "detail")}
+                drops[place] = drop
         waiting = [place for place in waiting if drops[place] is None]
     return drops, changes
 

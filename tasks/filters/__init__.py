@@ -6,6 +6,7 @@ A module `tasks/filters/NAME.py` is a filter when it has a parameter model `Para
 is one new file; nothing else changes. It may have more:
 
 - `Filter.measure`: the numbers that its bounds are held against, which a dry run writes down;
+- `Filter.mask`: what may be kept of the caption of a pair that another filter drops;
 - `Filter.judge_many`: the same verdicts as `judge`, where many pairs at once cost less;
 - a function `prepare(params, parts, work)`, for what must be known before any pair is judged: how
   often a caption stands in the whole table, or what a list in a file says. It gives a unit for each

@@ -47,21 +47,30 @@ class Filter:
 
     def judge(self, pair: dict[str, Any]) -> Objection | Change | None:
         """PERSONAL_DATA, or the masked caption."""
-        caption = pair["caption"]
-        emails, phones = self.params.emails, self.params.phones
-        said, dropped = [], False
-        if emails != "keep" and any(sign in caption for sign in _AT):
-            caption, found = _EMAIL.subn("[email]", caption)
-            said += [f"e-mail addresses: {found}"] * bool(found)
-            dropped |= bool(found) and emails == "drop"
-        if phones != "keep" and _digits(caption) >= _DIGITS:
-            caption, found = _PHONE.subn("[phone]", caption)
-            said += [f"phone numbers: {found}"] * bool(found)
-            dropped |= bool(found) and phones == "drop"
-        if dropped:
+        params = self.params
+        caption, emails, phones = masked(
+            pair["caption"], params.emails != "keep", params.phones != "keep"
+        )
+        said = [f"e-mail addresses: {emails}"] * bool(emails)
+        said += [f"phone numbers: {phones}"] * bool(phones)
+        if (emails and params.emails == "drop") or (phones and params.phones == "drop"):
             pair["caption"] = caption
             return Objection(DropReason.PERSONAL_DATA, ", ".join(said))
         return Change(caption, f"masked {', '.join(said)}") if said else None
+
+    def mask(self, text: str) -> str:
+        """What may be kept of a caption that another filter drops, and of what is said of it."""
+        return masked(text, self.params.emails != "keep", self.params.phones != "keep")[0]
+
+
+def masked(text: str, emails: bool = True, phones: bool = True) -> tuple[str, int, int]:
+    """A text without e-mail addresses and phone numbers, and how many there were of each."""
+    mails = calls = 0
+    if emails and any(sign in text for sign in _AT):
+        text, mails = _EMAIL.subn("[email]", text)
+    if phones and _digits(text) >= _DIGITS:
+        text, calls = _PHONE.subn("[phone]", text)
+    return text, mails, calls
 
 
 def _digits(caption: str) -> int:

@@ -104,6 +104,19 @@ def test_what_is_masked_is_written_down_and_keeps_its_key(tmp_path):
     assert finding["detail"] == "masked e-mail addresses: 1"
 
 
+def test_what_another_filter_drops_is_masked_in_the_table_of_drops(tmp_path):
+    caption = "IMG_1234 anna.bell@example.org"
+    work = Work.local(tmp_path)
+    table = add_pairs(work, [pair_row(caption), pair_row("a red circle above a small square")], 1)
+    for last in ({"personal_data": None}, {"personal_data": {"emails": "keep"}}):
+        filters = [{"caption_length": {"min_words": 7}}, last]
+        found = filter_captions(table, FilterCaptionsParams(filters=filters), work)
+        (drop,) = rows(found.drops, DROP_SCHEMA, work)
+        assert drop["reason"] == "too_short"
+        kept = last["personal_data"] is not None
+        assert drop["caption"] == (caption if kept else "IMG_1234 [email]")
+
+
 def test_a_filter_that_looks_at_the_whole_table_first(tmp_path):
     work = Work.local(tmp_path)
     params = FilterCaptionsParams(filters=ALL)
