@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from infra.tables import read_table
+from infra.tables import read_columns
 from infra.work import ShardWork, Work
 from schemas.artifact import Unit
 from schemas.records import PAIR_SCHEMA, DropReason
@@ -48,10 +48,15 @@ def prepare(params: Params, parts: tuple[Unit, ...], work: Work) -> tuple[Unit, 
 
 def count_part(unit: Unit, shard: ShardWork) -> None:
     """The captions of one part, each with the images that it stands on."""
-    pairs = read_table(shard.fetch(unit), PAIR_SCHEMA)
+    table = read_columns(shard.fetch(unit), PAIR_SCHEMA, ("caption", "domain", "image_url"))
+    captions, domains, images = (column.to_pylist() for column in table.columns)
+    rows = np.empty(len(table), dtype=_ROW)
+    rows["group"] = [_hash(*both) for both in zip(captions, domains, strict=True)]
+    rows["image"] = [hash_text(image) for image in images]
+    rows = rows[np.lexsort((rows["image"], rows["group"]))]
+    found = rows[np.append(True, rows[1:] != rows[:-1])[: len(rows)]]
     path = shard.scratch / f"{unit.name}.npy"
-    found = sorted({(caption_hash(pair), hash_text(pair["image_url"])) for pair in pairs})
-    write_groups(path, np.array(found, dtype=_ROW))
+    write_groups(path, found)
     shard.add("captions", path, path.name, len(found))
 
 
@@ -88,5 +93,9 @@ class Filter:
 
 def caption_hash(pair: dict[str, Any]) -> int:
     """What tells a caption of a domain from others."""
-    caption = _NUMBER.sub("0", " ".join(pair["caption"].casefold().split()))
-    return hash_text(f"{pair['domain']}\n{caption}")
+    return _hash(pair["caption"], pair["domain"])
+
+
+def _hash(caption: str, domain: str) -> int:
+    caption = _NUMBER.sub("0", " ".join(caption.casefold().split()))
+    return hash_text(f"{domain}\n{caption}")
