@@ -8,6 +8,8 @@ float32 [P, N] too and are sorted by them, best first; the ranker's digest stand
 from __future__ import annotations
 
 import json
+import math
+import struct
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -97,7 +99,7 @@ class CandidateSet:
 
 
 def read_candidates(path: Path) -> CandidateSet:
-    """Read one file.
+    """Read one file; its pictures stay on disk until they are looked at.
 
     Raises:
         ValueError: if it is no file of candidates.
@@ -107,10 +109,25 @@ def read_candidates(path: Path) -> CandidateSet:
         names = set(file.keys())
         if header is None or not {"codes", "pictures", "seeds"} <= names:
             raise ValueError(f"{path.name}: holds {sorted(names)}, which are no candidates")
-        arrays = {name: file.get_tensor(name) for name in names}
+        arrays = {name: file.get_tensor(name) for name in names - {"pictures"}}
+    arrays["pictures"] = _mapped(path, "pictures")
     described = json.loads(header)
     prompts = tuple(Prompt(**one) for one in described["prompts"])
     return CandidateSet(prompts, **arrays, ranker=described["ranker"])
+
+
+def _mapped(path: Path, name: str) -> np.ndarray:
+    """A tensor of bytes of a safetensors file that has been found sound, read where it is used."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        described = json.loads(file.read(length))[name]
+    if described["dtype"] != "U8":
+        raise ValueError(f"{path.name}: {name} are {described['dtype']}, not bytes")
+    start, shape = 8 + length + described["data_offsets"][0], tuple(described["shape"])
+    if not math.prod(shape):
+        return np.zeros(shape, np.uint8)
+    # Copied where it is written to, as no one does; torch warns of arrays that must not be.
+    return np.memmap(path, np.uint8, "c", start, shape)
 
 
 def by_group(sets: Iterable[CandidateSet]) -> dict[str, list[PromptCandidates]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,8 @@ class EvaluateParams(NetworkParams):
     originals: int = Field(default=512, ge=2)
     """Training pictures that are reconstructed, checked and compared with."""
     shown_candidates: int = Field(default=8, gt=0)
+    nearest_captions: int = Field(default=100_000, gt=0)
+    """The first training captions, among which each prompt's nearest is looked for."""
     comparison: Comparison | None = None
 
     @field_validator("checker")
@@ -116,7 +119,7 @@ def _write(
 ) -> Iterator[Path]:
     """All files of an evaluation."""
     captions = captions_of(work.fetch(unit) for unit in inputs.images.units)
-    table = findings.table(NearestCaption(captions))
+    table = findings.table(NearestCaption(islice(captions, params.nearest_captions)))
     texts = {
         "metrics.json": {
             "metrics": findings.metrics, "evaluator": findings.evaluator, "ranker": ranker,

@@ -10,10 +10,11 @@ import functools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch.nn import functional
 
 Pixels = np.ndarray  # uint8 [N, 3, H, W]
@@ -124,8 +125,15 @@ class NearestCaption:
     """Finds the nearest of many captions by `word_distance`; equal ones in alphabetical order."""
 
     def __init__(self, captions: Iterable[str]) -> None:
-        self._captions = [(text, words(text)) for text in sorted(set(captions))]
-        self._counts = [Counter(one) for _, one in self._captions]
+        self._captions = sorted(set(captions))
+        numbers: dict[tuple[str, int], int] = {}
+        found = [_numbered(words(text), numbers) for text in self._captions]
+        self._lengths = np.array([len(one) for one in found])
+        columns = np.concatenate([*found, np.zeros(0, np.int64)])
+        rows = np.append(0, np.cumsum(self._lengths))
+        ones = np.ones(len(columns), np.int32)
+        self._numbers = numbers
+        self._words = csr_array((ones, columns, rows), (len(found), len(numbers)))
 
     def find(self, prompt: str) -> tuple[str, int]:
         """The nearest caption and its distance in words.
@@ -136,18 +144,31 @@ class NearestCaption:
         if not self._captions:
             raise ValueError("there are no captions to be near to")
         asked = words(prompt)
-        count = Counter(asked)
+        shared = np.zeros(self._words.shape[1], np.int32)
+        shared[[self._numbers[one] for one in _occurrences(asked) if one in self._numbers]] = 1
         # No alignment keeps more words than both have, which bounds the distance from below.
-        bounds = [
-            max(len(asked), len(one)) - (count & other).total()
-            for (_, one), other in zip(self._captions, self._counts, strict=True)
-        ]
-        best, found = len(asked) + max(len(one) for _, one in self._captions) + 1, ""
-        for index in np.argsort(bounds, kind="stable"):
-            if bounds[index] >= best:
+        bounds = np.maximum(len(asked), self._lengths) - self._words @ shared
+        best, found = len(asked) + int(self._lengths.max()) + 1, ""
+        for bound in np.unique(bounds):
+            if bound >= best:
                 break
-            text, other_words = self._captions[index]
-            distance = word_distance(asked, other_words)
-            if distance < best:
-                best, found = distance, text
+            for index in np.flatnonzero(bounds == bound):
+                text = self._captions[index]
+                distance = word_distance(asked, words(text))
+                if distance < best:
+                    best, found = distance, text
+                if best == bound:
+                    break
         return found, best
+
+
+def _occurrences(text: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """Each word with how often it was there before; texts share as many as their bags do."""
+    before: Counter[str] = Counter()
+    for word in text:
+        yield word, before[word]
+        before[word] += 1
+
+
+def _numbered(text: Iterable[str], numbers: dict[tuple[str, int], int]) -> np.ndarray:
+    return np.array([numbers.setdefault(one, len(numbers)) for one in _occurrences(text)], np.int64)

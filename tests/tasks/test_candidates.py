@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from safetensors.numpy import save_file
 
@@ -33,6 +34,22 @@ def test_a_file_gives_back_what_was_written_and_the_same_bytes_each_time(tmp_pat
     for name in ("seeds", "codes", "pictures"):
         np.testing.assert_array_equal(getattr(found, name), getattr(written, name))
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_pictures_are_read_where_they_are_looked_at(tmp_path: Path) -> None:
+    """Sixty megabytes of them take none until then."""
+    pictures = np.zeros((50, 16, 3, 160, 160), np.uint8)
+    pictures[7, 3] = 9
+    prompts = tuple(Prompt(str(number)) for number in range(50))
+    numbers = np.zeros((50, 16), np.int64)
+    CandidateSet(prompts, numbers, numbers[..., None].astype(np.int32), pictures).write(
+        tmp_path / "c.safetensors"
+    )
+    before = psutil.Process().memory_info().rss
+    found = read_candidates(tmp_path / "c.safetensors")
+    one = found.each()[7]
+    assert psutil.Process().memory_info().rss - before < 10e6
+    assert (one.pictures[3] == 9).all() and not one.pictures[2].any()
 
 
 def test_ranking_moves_seeds_codes_and_pictures_together(tmp_path: Path) -> None:
