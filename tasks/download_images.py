@@ -16,13 +16,11 @@ from pydantic import Field, field_validator
 from infra.collection import Collection
 from infra.errors import PermanentError
 from infra.gateway.config import GatewayConfig, require_contact
-from infra.gateway.outcomes import url_key
 from infra.img2dataset import ResizeMode, Settings
-from infra.tables import read_table, write_table
-from infra.work import FROZEN, Mapped, ShardWork, Work
+from infra.work import FROZEN, Mapped, Work
 from schemas.artifact import DropTable, ImageShards, Outcomes, PairTable, Unit
-from schemas.records import PAIR_SCHEMA
 from schemas.stage import StageParams, operational, stage
+from tasks.chunks import split_pairs
 from tasks.downloads import Downloads
 from tasks.funnel import tally
 
@@ -38,7 +36,7 @@ class DownloadParams(StageParams):
             `image_size` pixels, encoded as JPEG.
         passes: how often a URL is asked for whose failure may pass.
         timeout, max_bytes: seconds and bytes that one answer may take.
-        chunk: pairs a shard.
+        chunk: pairs a shard at most; a part with more is halved until no chunk has more.
         private_hosts: JSON file of hosts that are reached although they are private.
         processes, threads: of img2dataset; each thread has one request under way.
         batch: pairs a run of img2dataset.
@@ -92,21 +90,6 @@ def download_images(pairs: PairTable, params: DownloadParams, work: Work) -> Dow
 
 def _gather(made: list[Mapped], output: str) -> tuple[Unit, ...]:
     return tuple(unit for one in made for unit in one.units(output))
-
-
-def split_pairs(unit: Unit, shard: ShardWork, size: int) -> None:
-    """Split a part of the table into chunks of at most `size` pairs.
-
-    Pairs are ordered by the hash of their image's URL, so that those which share an image are
-    together and the sites are mixed.
-    """
-    pairs = list(read_table(shard.fetch(unit), PAIR_SCHEMA))
-    pairs.sort(key=lambda pair: (url_key(pair["image_url"]), pair["key"]))
-    stem = unit.name.removesuffix(".parquet")
-    for number, start in enumerate(range(0, len(pairs), size)):
-        name = f"{stem}-{number:04d}.parquet"
-        rows = write_table(shard.scratch / name, pairs[start : start + size], PAIR_SCHEMA)
-        shard.add("chunks", shard.scratch / name, name, rows)
 
 
 def open_collection(params: DownloadParams, work: Work) -> Collection:

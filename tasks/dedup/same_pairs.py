@@ -1,7 +1,8 @@
 """Which pairs of a table say the same as others, and which of each group stays.
 
 Pairs of an earlier collection stay; else the one with the longest caption and, of those, with the
-smallest key. So the choice depends neither on the order of the pairs nor on how they were split.
+smallest key. So the choice depends neither on the order of the pairs nor on how they were split,
+unless the caller says that they come in order.
 """
 
 from __future__ import annotations
@@ -49,16 +50,26 @@ class Tied:
         return self.rows[goes], self.survivors[goes]
 
 
-def tie(rows: np.ndarray, groups: np.ndarray) -> Tied:
-    """Tie rows of one group number; those without another, or all of them earlier, are left out."""
-    order = np.lexsort((rows["key"], -rows["length"], ~rows["earlier"], groups))
-    ordered, numbers = rows[order], groups[order]
+def tie(rows: np.ndarray, groups: np.ndarray, ordered: bool = False) -> Tied:
+    """Tie rows of one group number; those without another, or all of them earlier, are left out.
+
+    Args:
+        ordered: of the rows of a group that are not earlier, the first one stays.
+    """
+    best = () if ordered else longest(rows)
+    order = np.lexsort((*best, ~rows["earlier"], groups))  # stable
+    rows, numbers = rows[order], groups[order]
     starts = np.flatnonzero(np.append(True, numbers[1:] != numbers[:-1])[: len(order)])
     sizes = np.diff(starts, append=len(order))
-    fresh = np.add.reduceat(~ordered["earlier"], starts) if len(starts) else sizes
+    fresh = np.add.reduceat(~rows["earlier"], starts) if len(starts) else sizes
     tied = np.repeat((sizes > 1) & (fresh > 0), sizes)
-    survivors = np.repeat(ordered[starts], sizes)
-    return Tied(ordered[tied], survivors[tied], np.zeros(int(tied.sum())))
+    survivors = np.repeat(rows[starts], sizes)
+    return Tied(rows[tied], survivors[tied], np.zeros(int(tied.sum())))
+
+
+def longest(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keys for `np.lexsort`: the longest caption is first, and of those the smallest key."""
+    return rows["key"], -rows["length"]
 
 
 def key_text(row: Any) -> str:

@@ -1,12 +1,16 @@
 """Dedup of pairs before download, by URL and by caption: who stays, and that no split matters."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
+import tasks.dedup_urls as dedup_urls_module
 from infra.tables import read_table
 from infra.work import Work
+from schemas.artifact import PairTable
 from schemas.records import CLUSTER_SCHEMA, DROP_SCHEMA, PAIR_SCHEMA
-from tasks.dedup.hash_groups import whole_groups, write_groups
+from tasks.dedup.hash_groups import AT_ONCE, whole_groups, write_groups
 from tasks.dedup.minhash import band_rows, normal, resemblance, signatures
 from tasks.dedup_captions import DedupCaptionsParams, dedup_captions
 from tasks.dedup_urls import DedupUrlsParams, dedup_urls
@@ -51,6 +55,55 @@ def test_of_each_url_the_longest_caption_stays_in_any_split(tmp_path, parts):
     assert {r["key"] for r in clusters if r["survivor"]} <= best_of(pairs)
     by_key = {r["key"]: r for r in clusters}
     assert all(by_key[d["key"]]["cluster"] in d["detail"] for d in drops)
+
+
+def add_tables(work, *tables):
+    """A pair table whose parts are these."""
+    return PairTable(units=tuple(unit for t in tables for unit in add_pairs(work, t).units))
+
+
+def best_of_first(tables):
+    """The key that stays for each URL, plainly, part by part."""
+    there, found = set(), set()
+    for table in tables:
+        new = [pair for pair in table if pair["image_url"] not in there]
+        there |= {pair["image_url"] for pair in new}
+        found |= best_of(new)
+    return found
+
+
+@pytest.mark.parametrize("at_once", [AT_ONCE, 16])
+def test_where_the_first_stays_a_later_part_takes_nothing_from_it(tmp_path, monkeypatch, at_once):
+    monkeypatch.setattr(dedup_urls_module, "whole_groups", partial(whole_groups, at_once=at_once))
+    work, pairs = Work.local(tmp_path), pairs_with_urls(count=90, urls=40)
+    tables = [pairs[:30], pairs[30:60], pairs[60:]]
+    first = DedupUrlsParams(stays="first")
+    found = [dedup_urls(add_tables(work, *tables[:n]), first, work) for n in (1, 2, 3)]
+
+    for number, months in enumerate(found, start=1):
+        assert keys(months.kept, work) == best_of_first(tables[:number])
+        assert months.kept.units[: number - 1] == found[number - 2].kept.units[: number - 1]
+    drops = {row["key"]: row for row in rows(found[2].drops, DROP_SCHEMA, work)}
+    assert len(drops) + found[2].kept.records == len(pairs)
+    stays = {r["key"]: r["cluster"] for r in rows(found[2].clusters, CLUSTER_SCHEMA, work)}
+    assert all(stays[key] in drop["detail"] for key, drop in drops.items())
+    # Else the whole table's longest stay, which are others.
+    assert keys(found[2].kept, work) != best_of(pairs)
+    # What of a part stays depends on the part, not on the order of its rows.
+    turned = dedup_urls(add_tables(work, *(t[::-1] for t in tables)), first, work)
+    assert keys(turned.kept, work) == keys(found[2].kept, work)
+
+
+def test_an_earlier_collection_goes_before_the_first(tmp_path):
+    work, pairs = Work.local(tmp_path), pairs_with_urls()
+    earlier = add_pairs(work, pairs[:20], 2)
+    tables = [pairs[20:40], pairs[40:]]
+    params = DedupUrlsParams(stays="first")
+    found = dedup_urls(add_tables(work, *tables), params, work, earlier)
+
+    there = {pair["image_url"] for pair in pairs[:20]}
+    left = [[pair for pair in table if pair["image_url"] not in there] for table in tables]
+    assert keys(found.kept, work) == best_of_first(left)
 
 
 def test_urls_of_an_earlier_collection_do_not_come_back(tmp_path):

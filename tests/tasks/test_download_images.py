@@ -27,7 +27,7 @@ from infra.tables import read_table, write_table
 from infra.work import Work
 from schemas.artifact import PairTable, Unit
 from schemas.records import DROP_SCHEMA, OUTCOME_SCHEMA, PAIR_SCHEMA, pair_key
-from tasks.download_images import Downloaded, DownloadParams, download_images, split_pairs
+from tasks.download_images import Downloaded, DownloadParams, download_images
 from tests.tasks.web import requests, serving
 
 AGENT = "TapirTest/1.0 (+https://example.org/bot)"
@@ -200,16 +200,6 @@ def test_times_and_addresses_are_kept_beside_the_digests(run: tuple[Work, Downlo
     assert work.counts["requests"] == sum(a["requested"] for a in attempts)
 
 
-def test_equal_images_of_one_part_are_in_one_chunk(tmp_path: Path) -> None:
-    work = Work.local(tmp_path)
-    names = [f"a.test/{number % 10}.png" for number in range(40)]
-    table = as_table(work, make_pairs(names))
-    chunks = work.map(split_pairs, table.units, size=20).units("chunks")
-    assert [chunk.records for chunk in chunks] == [20, 20]
-    urls = [{row["image_url"] for row in rows(work, (chunk,), PAIR_SCHEMA)} for chunk in chunks]
-    assert not urls[0] & urls[1]
-
-
 def parameters(hosts: Path, **more: Any) -> DownloadParams:
     return DownloadParams(user_agent=AGENT, private_hosts=str(hosts), **{**QUICK, **more})
 
@@ -226,6 +216,26 @@ def test_next_months_pairs_are_all_that_is_fetched(tmp_path: Path) -> None:
     assert after.images.records == 9
     new = requests(tmp_path / "web") - asked
     assert set(new) == {"a.test/robots.txt", "a.test/6.png", "a.test/7.png", "a.test/8.png"}
+
+
+def test_a_pair_that_is_lost_costs_its_own_chunk_only(tmp_path: Path) -> None:
+    """As when a filter that counts captions over all months drops a pair of the first one."""
+    pairs, lost = make_pairs([f"a.test/{n}.png" for n in range(60)]), 23
+    with serving(tmp_path / "web", make_site(60)) as hosts:
+        work = Work.local(tmp_path, state=tmp_path / "one")
+        params = parameters(hosts, chunk=12)
+        before = download_images(as_table(work, pairs), params, work)
+        asked = requests(tmp_path / "web")
+        work = Work.local(tmp_path, state=tmp_path / "two")
+        table = as_table(work, pairs[:lost] + pairs[lost + 1 :])
+        after = download_images(table, params, work)
+    (changed,) = set(before.images.units) - set(after.images.units)
+    assert len(before.images.units) >= 5
+    beside = {sample.record["image_url"][7:] for sample in read_shard(work.fetch(changed))}
+    new = requests(tmp_path / "web") - asked
+    assert set(new) == (beside - {f"a.test/{lost}.png"}) | {"a.test/robots.txt"}
+    assert (work.made, work.reused) == (2, len(before.images.units) - 1)  # with the split
+    assert after.images.records == 59
 
 
 def test_resizing_decodes_and_drops_what_cannot_be(tmp_path: Path) -> None:
@@ -432,7 +442,7 @@ def test_chunks_that_were_finished_before_a_kill_are_not_made_again(
 ) -> None:
     web, home = tmp_path / "web", tmp_path / "home"
     with serving(web, slow_site(COUNT)) as hosts:
-        stage = start_stage(home, hosts, batch=60)  # two chunks of 30 each
+        stage = start_stage(home, hosts, batch=60)  # two chunks
         wait_for_requests(web, 80)
         kill(psutil.Process(stage.process.pid), "everything")
         stage.fail()
