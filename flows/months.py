@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any
 
 from schemas.pipeline import KeyPath, Located, Month, Pipeline
@@ -57,6 +58,8 @@ def _number(month: Month) -> int:
 def spread(values: Any, months: Sequence[Month], located: Located, path: KeyPath) -> Any:
     """Parameters in which each entry of a list that says `{month}` stands once for each month.
 
+    Entries that follow one another are gone through month by month.
+
     Raises:
         DeclarationError: for one that stands in no list, or where no first month is declared.
     """
@@ -76,9 +79,13 @@ def _spread(value: Any, months: Sequence[Month]) -> Any:
     if not isinstance(value, list):
         return value
     entries: list[Any] = []
-    for item in value:
-        inner = _spread(item, months)  # the innermost list is the one that grows
-        entries += [_filled(inner, month) for month in months] if _says(inner) else [inner]
+    inner = [_spread(item, months) for item in value]  # the innermost list is the one that grows
+    for says, some in groupby(inner, _says):
+        # Neighbours month by month, so that what a month adds stands behind all of those before.
+        together = list(some)
+        entries += (
+            [_filled(one, month) for month in months for one in together] if says else together
+        )
     return entries
 
 

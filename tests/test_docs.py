@@ -25,6 +25,29 @@ def test_the_first_declaration_of_a_page_can_be_used(page: str, stages: list[str
     assert list(bind(parse_declaration(whole, page)).stages) == stages
 
 
+BESIDE = """
+  pairs: {task: collect_pairs, params: {files: ["crawl/*.warc.gz"]}}
+  images:
+    task: download_images
+    inputs: {pairs: captions.kept}
+    params: {user_agent: "pets/1.0 (+https://example.org/bot; bot@example.org)"}
+  text_tokenizer: {task: train_text_tokenizer, inputs: {images: unique}}
+  ranker:
+    task: train_ranker
+    inputs: {images: unique, text_tokenizer: text_tokenizer}
+    params:
+      config: {text_length: 16}
+      training: {steps: 1, batch_size: 1, learning_rate: 0.1}
+"""
+
+
+def test_the_cleaning_stages_can_be_used() -> None:
+    text = _BLOCKS.findall((ROOT / "docs/cleaning.md").read_text())[0]
+    whole = f"name: shown\nstages:\n{text}{BESIDE}"
+    stages = bind(parse_declaration(whole, "docs/cleaning.md")).stages
+    assert {"once", "captions", "clean", "unique", "fitting"} <= stages.keys()
+
+
 def test_the_monthly_declaration_can_be_used() -> None:
     blocks = _BLOCKS.findall((ROOT / "docs/collection.md").read_text())
     (monthly,) = [text for text in blocks if text.startswith("name: monthly")]
