@@ -16,11 +16,16 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from infra.errors import PermanentError
 from infra.launch.contract import Job
 from infra.work import Work
 from model_zoo.training.checkpoints import HASHES, complete_checkpoints
 
 CHECKPOINTS, PROGRESS = "checkpoints", "progress.jsonl"
+_AGAIN, _SAY_AGAIN = (
+    30.0,
+    600.0,
+)  # seconds: to the next try to save, and until a failure is repeated
 
 Notice = Callable[[Mapping[str, float], int], None]
 """Is told metrics and the update that they are of."""
@@ -41,6 +46,7 @@ class Watch:
         self._kept = kept
         self._work = work
         self._progress = Progress(job.folder / PROGRESS, steps, work, notice)
+        self._saver = Saver(work)
         self._signs = Signs(patience)
         self._waited: str | None = None
 
@@ -48,8 +54,7 @@ class Watch:
         """Look once, at a training that runs or has ended."""
         # Read before checkpoints are kept, so that no step before one lacks its line.
         self._progress.read()
-        if keep(self._live, self._kept):
-            self._work.save_state()
+        self._saver.look(new=keep(self._live, self._kept))
 
     def look_out(self) -> None:
         """Look once, and whether anything has happened."""
@@ -62,6 +67,49 @@ class Watch:
         self._waited = waits
         sign = (self._progress.step, complete_checkpoints(self._live))
         self._signs.look(self._job, sign)
+
+
+class Saver:
+    """Brings the state to the store; where that fails, says so and tries again later.
+
+    The copy in the store is for a next attempt on another machine. A store that cannot be reached
+    for a while is no reason to end a training that is well.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._owed = False
+        self._next = self._say = 0.0
+
+    def look(self, new: bool) -> None:
+        """Save where there is something new, or something left from a try that failed.
+
+        Raises:
+            Fenced: if another attempt has taken over.
+        """
+        self._owed = self._owed or new
+        if not self._owed or time.monotonic() < self._next:
+            return
+        try:
+            self._work.save_state()
+        except PermanentError:
+            raise
+        except Exception as error:  # noqa: BLE001 - each kind of store has errors of its own
+            self._note(error)
+            return
+        if self._say:
+            self._work.message("the newest checkpoint is in the store again")
+        self._owed, self._next, self._say = False, 0.0, 0.0
+
+    def _note(self, error: Exception) -> None:
+        now = time.monotonic()
+        self._next = now + _AGAIN
+        if now >= self._say:
+            self._say = now + _SAY_AGAIN
+            self._work.message(
+                "the training goes on, but its newest checkpoint could not be brought to the store"
+                f" ({type(error).__name__}: {error}); this is tried again every {_AGAIN:.0f} s"
+            )
 
 
 class Signs:

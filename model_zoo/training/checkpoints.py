@@ -21,6 +21,7 @@ from typing import Any
 
 HASHES = "SHA256SUMS"
 STATE = "state.json"
+FILES = "files"  # in the state: names of the files that all processes together were to write
 KEEP = 2  # newest checkpoints that are kept where nothing else is declared
 _SEAL = ".sha256"
 
@@ -40,8 +41,14 @@ def publish(folder: Path, step: int, keep: int = KEEP, keep_best: int = 0) -> No
         step: whose it is.
         keep: newest ones to keep.
         keep_best: ones with the lowest `loss` in their state to keep besides.
+
+    Raises:
+        FileNotFoundError: if a file is missing that its state lists.
     """
     written, final = unfinished(folder, step), finished(folder, step)
+    missing = _missing(written)
+    if missing:  # written on another machine and not to be seen here, say
+        raise FileNotFoundError(f"checkpoint of update {step}: {written} has no {missing}")
     lines = [f"{_sealed(path)}  {path.relative_to(written)}\n" for path in _unsealed(written)]
     for note in written.rglob(f"*{_SEAL}"):
         note.unlink()
@@ -92,7 +99,8 @@ def find_damage(checkpoint: Path) -> str | None:
     for name, path in present.items():
         if _sha256(path) != listed[name]:
             return f"{name} is not what was written"
-    return None
+    missing = _missing(checkpoint)
+    return f"it has no {missing}" if missing else None
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
@@ -147,6 +155,12 @@ def _is_full_disk(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     return "No space left on device" in str(error)  # safetensors' own error
+
+
+def _missing(folder: Path) -> str:
+    """The files that a checkpoint's state lists and that are not there, in words."""
+    state = read_state(folder) if (folder / STATE).exists() else {}
+    return ", ".join(name for name in state.get(FILES, ()) if not (folder / name).is_file())
 
 
 def _loss(checkpoint: Path) -> float:

@@ -97,7 +97,8 @@ class TrainingConfig(Frozen):
     recompute: bool = operational(False)
     """Keep each residual block's input only, and compute the rest again in the backward pass."""
     offload: bool = operational(False)
-    """Keep optimiser and fp32 weights in the memory of the CPU (`deepspeed` and `fsdp`)."""
+    """Keep optimiser and fp32 weights in the memory of the CPU (`deepspeed` only, not with fp16;
+    nor with a GPU yet, see `model_zoo.training.engine`)."""
     checkpoint_every: int = operational(100, gt=0)
     keep: int = operational(KEEP, gt=0)
     """Newest checkpoints that are kept."""
@@ -118,8 +119,14 @@ class TrainingConfig(Frozen):
             raise ValueError(f"final_learning_rate: has no meaning with schedule `{self.schedule}`")
         if self.plateau is not None and self.schedule != "plateau":
             raise ValueError("plateau: has a meaning with `schedule: plateau` only")
-        if self.offload and self.engine == "torch":
-            raise ValueError("offload: engine `torch` does not shard; declare deepspeed or fsdp")
+        if self.offload and self.engine != "deepspeed":
+            raise ValueError(f"offload: engine `{self.engine}` has none; leave it out")
+        if self.offload and self.precision == "fp16":
+            # Of gradients that still have their scales, and on each machine by itself.
+            raise ValueError(
+                "offload: DeepSpeed then looks for overflows itself and leaves out whole updates"
+                " where only blocks are to be left out; declare `precision: bf16`, or no offload"
+            )
         if self.final_learning_rate > self.learning_rate:
             raise ValueError(
                 f"final_learning_rate: {self.final_learning_rate} is above"

@@ -110,8 +110,15 @@ def build_engine(recipe: Recipe, config: TrainingConfig, processes: Processes) -
     """The engine that the configuration names; every process holds the same initial weights.
 
     Raises:
-        ValueError: if what it needs is not installed.
+        ValueError: if what it needs is not installed, or it cannot do that with a GPU.
     """
+    if config.offload and processes.device.type != "cpu":
+        # DeepSpeed copies gradients to the CPU while we would already exchange them, and between
+        # GPUs there are no groups for what lies there.
+        raise ValueError(
+            "offload: with GPUs the exchange of gradients cannot follow; leave it out, and declare"
+            " zero_stage 3, moments in 8 bits, recompute or a smaller micro_batch"
+        )
     passes = count_passes(config, processes)
     if config.engine != "torch":
         _widen_scalars(recipe.network)

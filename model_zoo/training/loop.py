@@ -26,7 +26,7 @@ from model_zoo.training.order import Order
 from model_zoo.training.processes import Processes
 from model_zoo.training.progress import Progress
 from model_zoo.training.recipe import Batch, Recipe
-from model_zoo.training.saving import Keeper, Writer
+from model_zoo.training.saving import Keeper
 from model_zoo.training.schedules import Plateau, learning_rate
 from model_zoo.training.tracing import Tracer
 from model_zoo.training.update import Updated, Updater
@@ -38,6 +38,7 @@ from model_zoo.training.watch import (
     name_samples,
     name_unsound,
 )
+from model_zoo.training.writer import Writer
 
 
 class Diverged(ArithmeticError):
@@ -91,7 +92,7 @@ class Training:
         with Tracer(self.run, self.processes) as tracer:
             while self.step < config.steps:
                 loss, metrics, updated, stopping = self._update()
-                if progress and (self.step % config.log_every == 0 or self.step == config.steps):
+                if progress and self._is_logged(self.step):
                     watched = self.watch.metrics(
                         updated, self.updater.scales, self.processes.machines
                     )
@@ -106,6 +107,7 @@ class Training:
 
     def _update(self) -> tuple[float, dict[str, float], Updated, bool]:
         """One update: its loss and metrics (means over processes), and whether to stop."""
+        self.updater.observe(self._is_logged(self.step + 1))
         batch, waited = self._batch()
         loss, metrics = self._backward(batch)
         mean, stopping, means = self._agree(loss, metrics)
@@ -127,6 +129,9 @@ class Training:
             self.keeper.average.update()
         means |= {"learning_rate": rate, "gradient_norm": updated.norm}
         return mean, means, updated, stopping
+
+    def _is_logged(self, step: int) -> bool:
+        return step % self.run.training.log_every == 0 or step == self.run.training.steps
 
     def _batch(self) -> tuple[Batch, float]:
         """This update's batch, and the seconds that were waited for it.

@@ -105,6 +105,12 @@ class Processes:
         pairs = zip(counts, found, strict=True)
         return [row for count, some in pairs for row in some[: int(count)].tolist()]
 
+    def gather_texts(self, texts: Sequence[str]) -> list[list[str]]:
+        """The texts of all processes, one process after the other."""
+        found: list[list[str]] = [[] for _ in range(self.size)]
+        dist.all_gather_object(found, list(texts))
+        return found
+
     def from_first(self, value: int) -> int:
         """The number that the first process has."""
         box = torch.tensor([value], device=self.device)

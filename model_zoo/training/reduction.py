@@ -32,6 +32,10 @@ class Reduction:
     Attributes:
         names: of all residual blocks and `OUTSIDE`, sorted.
         waited: seconds that the last update waited for its exchange.
+        observing: whether updates count what underflows, which takes a look at every number; the
+            same in all processes.
+        underflow: of the last update that was observed, the share of each scaled block's gradient
+            that is zero, over all processes.
     """
 
     def __init__(
@@ -42,6 +46,8 @@ class Reduction:
         self.exchange, self.scales = exchange, scales
         self.names = sorted({name or OUTSIDE for name in blocks.of.values()})
         self.waited = 0.0
+        self.observing = False
+        self.underflow: dict[str, float] = {}
         self._numbers: dict[str, list[int]] = {name: [] for name in self.names}
         for number, fragment in enumerate(engine.fragments):
             self._numbers[blocks.of[fragment.name] or OUTSIDE].append(number)
@@ -61,7 +67,7 @@ class Reduction:
         if not last:
             self.engine.backward(loss)
             return
-        self._arrived, self._under_way = {}, {}
+        self._arrived, self._under_way, self.underflow = {}, {}, {}
         self._gradients = self.engine.last_backward(loss, self._arrive)
 
     def finish(self) -> tuple[list[Tensor], frozenset[str]]:
@@ -131,14 +137,28 @@ class Reduction:
         if self.scales is None or not names:
             return set()
         by_block = {name: [gradients[one] for one in self._numbers[name]] for name in names}
-        finite = torch.stack([self._squares(own) for own in by_block.values()])
+        sums = torch.stack([self._squares(own) for own in by_block.values()])
+        if self.observing:
+            sums = torch.cat([sums, *(self._zeros(own) for own in by_block.values())])
         # What is not finite in one process makes the sum not finite in all.
-        dist.all_reduce(finite, group=self._world)
+        dist.all_reduce(sums, group=self._world)
+        finite, counts = sums[: len(names)], sums[len(names) :].view(-1, 2).tolist()
+        for name, (zeros, numbers) in zip(names, counts, strict=False):
+            if name != OUTSIDE:
+                self.underflow[name] = zeros / numbers
         sound = zip(names, torch.isfinite(finite).tolist(), strict=True)
         overflowed = {name for name, fine in sound if not fine and name != OUTSIDE}
         by_block.pop(OUTSIDE, None)
         self.scales.unscale(by_block, overflowed)
         return overflowed
+
+    def _zeros(self, gradients: Sequence[Tensor]) -> Tensor:
+        """How many numbers are zero, and how many there are; float64."""
+        there = sum(one.numel() for one in gradients)
+        other = sum(torch.count_nonzero(one) for one in gradients)
+        numbers = torch.tensor([there, there], dtype=torch.float64, device=self._device)
+        numbers[0] -= other
+        return numbers
 
     def _squares(self, gradients: Sequence[Tensor]) -> Tensor:
         """Sum of squares, float64; zero for none."""

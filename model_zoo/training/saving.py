@@ -1,27 +1,22 @@
 """What a training writes into a checkpoint, and how it comes back on however many processes.
 
 Each process of the first machine writes its fragments of weights, moments and average; each process
-of every machine its error buffers. The tensors are copied at once and written by a thread while the
-training goes on. A resume on as many machines takes every machine's own error buffers; on another
-number their sum, divided by it (DALL-E, appendix E); they may also be kept as their sum only.
+of every machine its error buffers (by `model_zoo.training.writer`). A resume on as many machines
+takes every machine's own error buffers; on another number their sum, divided by it (DALL-E,
+appendix E); they may also be kept as their sum only.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from model_zoo.training import checkpoints
 from model_zoo.training.ema import Average
 from model_zoo.training.engine import Engine
 from model_zoo.training.fragments import Blocks, Fragment
@@ -161,69 +156,6 @@ class Keeper:
 
 def _copied(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
-
-
-@dataclass
-class Writer:
-    """Writes checkpoints in a thread, one at a time; all processes call it alike.
-
-    Attributes:
-        folder: of checkpoints.
-        keep, keep_best: as `checkpoints.publish`.
-    """
-
-    folder: Path
-    processes: Processes
-    keep: int
-    keep_best: int
-    pending: int | None = None
-    """Step of the checkpoint that is being written."""
-    _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
-    _written: Future[None] | None = None
-
-    def start(self, step: int, files: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
-        """Begin a checkpoint, after the one before it is whole."""
-        self.settle()
-        folder = checkpoints.unfinished(self.folder, step)
-        if self.processes.first:
-            checkpoints.begin(self.folder, step)
-        self.processes.wait()
-        self.pending = step
-
-        def write() -> None:
-            with checkpoints.explaining_full_disk(self.folder, step):
-                for name, tensors in files.items():
-                    save_file(tensors, folder / name)
-                    checkpoints.seal(folder / name)
-                if self.processes.first:
-                    (folder / checkpoints.STATE).write_text(json.dumps(state))
-
-        self._written = self._thread.submit(write)
-
-    @property
-    def done(self) -> bool:
-        """Whether this process has written what it was to write."""
-        return self._written is None or self._written.done()
-
-    def publish(self) -> None:
-        """Make the checkpoint one, when all processes have written."""
-        if self._written is None:
-            return
-        self._written.result()
-        if self.processes.first:
-            assert self.pending is not None
-            with checkpoints.explaining_full_disk(self.folder, self.pending):
-                checkpoints.publish(self.folder, self.pending, self.keep, self.keep_best)
-        self._written, self.pending = None, None
-
-    def settle(self) -> None:
-        """Wait until the checkpoint that is being written is whole."""
-        if self._written is None:
-            return
-        self._written.result()
-        self.processes.wait()
-        self.publish()
-        self.processes.wait()
 
 
 def write_result(

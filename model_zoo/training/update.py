@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,7 @@ class Updated:
         skipped: the blocks that were left out.
         sent: bytes that this process exchanged with other machines.
         waited: seconds that the update waited for the exchange.
+        underflow: the share of each block's gradient that is zero in fp16, of observed updates.
     """
 
     norm: float
@@ -41,6 +42,7 @@ class Updated:
     skipped: frozenset[str]
     sent: int
     waited: float
+    underflow: Mapping[str, float] = field(default_factory=dict)
 
 
 class Updater:
@@ -63,6 +65,10 @@ class Updater:
             dtype=torch.int64, device=processes.device,
         )  # fmt: skip
 
+    def observe(self, observing: bool) -> None:
+        """Whether the updates from now on count what underflows; all processes say the same."""
+        self.reduction.observing = observing
+
     def backward(self, loss: Tensor, last: bool) -> None:
         """One of the passes of an update, or the last of them."""
         self.reduction.backward(loss, last)
@@ -76,7 +82,8 @@ class Updater:
             self._step(gradients, norm, rate, skipped)
         norms = dict(zip(self.names, squares.sqrt().tolist(), strict=True))
         sent = self.exchange.traffic.take()
-        return Updated(norm, norms, skipped, sent, self.reduction.waited)
+        reduction = self.reduction
+        return Updated(norm, norms, skipped, sent, reduction.waited, dict(reduction.underflow))
 
     def _own_squares(self, gradients: Sequence[Tensor]) -> Tensor:
         """Sums of squares by block of what this process holds, float64."""

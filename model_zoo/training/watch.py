@@ -67,6 +67,7 @@ class Watch:
             values["exchange_share"] = self.waited["exchange"] / passed
             values["exchange_bytes"] = self.sent / self.updates
         values |= {f"norm/{name}": norm for name, norm in updated.norms.items()}
+        values |= {f"underflow/{name}": share for name, share in updated.underflow.items()}
         if scales is not None:
             values |= {f"scale/{name}": one.value for name, one in scales.scales.items()}
             values |= {f"skipped/{name}": self.skipped[name] for name in scales.scales}

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
 from model_zoo.training.config import TrainingConfig
@@ -37,7 +37,7 @@ class FsdpEngine:
         self.passes = passes
         self.network = recipe.network
         self.objective = Objective(recipe)
-        self._shard(config, processes)
+        self._shard(processes)
         self.network.to(processes.device)
         # Only now: the optimiser's parameters are the shards.
         self.optimizer = build_optimizer(recipe, config)
@@ -90,7 +90,7 @@ class FsdpEngine:
     def publish(self) -> None:
         """Nothing to do: the homes share their memory with the network's shards."""
 
-    def _shard(self, config: TrainingConfig, processes: Processes) -> None:
+    def _shard(self, processes: Processes) -> None:
         mesh = DeviceMesh.from_group(processes.machine_group, processes.device.type)
         stacked = {
             module.weight
@@ -101,10 +101,7 @@ class FsdpEngine:
         def place(parameter: nn.Parameter) -> Shard:
             return Shard(_axis(parameter, parameter in stacked, processes.per_machine))
 
-        offload = CPUOffloadPolicy() if config.offload else OffloadPolicy()
-        options: dict[str, Any] = {
-            "mesh": mesh, "shard_placement_fn": place, "offload_policy": offload,
-        }  # fmt: skip
+        options: dict[str, Any] = {"mesh": mesh, "shard_placement_fn": place}
         for block in residual_blocks(self.network).values():
             fully_shard(block, **options)
         fully_shard(self.objective, **options)

@@ -171,7 +171,7 @@ def _deepspeed_config(
         small = max((p.numel() for p in network.parameters() if p.ndim < 2), default=0)
         zero["stage3_param_persistence_threshold"] = small + 1
     if config.offload:
-        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": processes.device.type != "cpu"}
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": False}
     return {
         "train_batch_size": share * processes.per_machine,
         "train_micro_batch_size_per_gpu": share // passes,

@@ -137,6 +137,44 @@ def test_one_made_again_after_a_restart_replaces_the_first(tmp_path: Path) -> No
     assert checkpoints.read_state(tmp_path / "step-0000005") == {"loss": 2.0}
 
 
+def _with_files(folder: Path, step: int, *files: str, listed: tuple[str, ...]) -> Path:
+    checkpoints.begin(folder, step)
+    written = checkpoints.unfinished(folder, step)
+    for name in files:
+        (written / name).write_text(name)
+    (written / checkpoints.STATE).write_text(json.dumps({checkpoints.FILES: listed}))
+    return written
+
+
+def test_without_a_file_that_its_state_lists_it_is_not_published(tmp_path: Path) -> None:
+    both = ("errors-00000-00000", "errors-00001-00000")
+    _with_files(tmp_path, 5, *both, listed=both)
+    checkpoints.publish(tmp_path, 5)
+    _with_files(tmp_path, 10, both[0], listed=both)
+    with pytest.raises(FileNotFoundError, match="of update 10: .* has no errors-00001-00000$"):
+        checkpoints.publish(tmp_path, 10)
+    assert checkpoints.newest(tmp_path) == tmp_path / "step-0000005"
+
+
+def test_without_a_file_that_its_state_lists_it_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Though all that its list of hashes names is there, and right."""
+    both = ("shard-00000", "shard-00001")
+    _with_files(tmp_path, 5, *both, listed=both)
+    checkpoints.publish(tmp_path, 5)
+    written = _with_files(tmp_path, 10, both[0], listed=both)
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
+        for path in sorted(written.iterdir())
+    ]
+    (written / checkpoints.HASHES).write_text("".join(lines))
+    written.rename(checkpoints.finished(tmp_path, 10))
+    assert checkpoints.newest(tmp_path) == tmp_path / "step-0000005"
+    said = capsys.readouterr().err
+    assert "checkpoint step-0000010 is refused: it has no shard-00001" in said
+
+
 def _write_much(path: Path) -> None:
     path.write_bytes(bytes(2 << 20))
 

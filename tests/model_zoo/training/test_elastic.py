@@ -85,8 +85,8 @@ def test_compressed_it_goes_on_within_two_percent(runs: dict[str, Case], name: s
     np.testing.assert_allclose(other[-10:].mean(), whole[-10:].mean(), rtol=0.02)
 
 
-def test_error_buffers_of_all_machines_are_summed_and_divided(runs: dict[str, Case]) -> None:
-    """Two machines' buffers on four machines: the sum stays what it was."""
+def test_every_process_of_every_machine_writes_its_error_buffers(runs: dict[str, Case]) -> None:
+    """What becomes of their numbers is `test_error_buffers`'s."""
     before = runs["ZeRO 2"].checkpoints / f"step-{_HALF:07d}"
     state = json.loads((before / "state.json").read_text())
     assert (state["machines"], state["processes"]) == (2, 4)

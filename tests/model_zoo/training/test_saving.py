@@ -1,22 +1,20 @@
-"""What a process writes of its fragments, in a thread; and that it comes back to the bit."""
+"""What a process writes of its fragments; and that it comes back to the bit."""
 
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from model_zoo.training import checkpoints
 from model_zoo.training.ema import Average
 from model_zoo.training.fragments import Blocks, Fragment
 from model_zoo.training.moments import MOMENTS
 from model_zoo.training.optimizer import AdamW
 from model_zoo.training.powersgd import Exchange
 from model_zoo.training.processes import Processes
-from model_zoo.training.saving import Keeper, Writer, write_result
+from model_zoo.training.saving import Keeper, write_result
 from model_zoo.transformer import Layer
 
 
@@ -109,47 +107,3 @@ def test_what_leaves_the_training_is_the_average(tmp_path: Path, processes: Proc
         assert torch.equal(written[one.name], value.view(one.shape))
         assert not torch.equal(value, one.weight)
     assert not (tmp_path / "result").exists()
-
-
-def _files(value: float) -> dict[str, dict[str, Tensor]]:
-    return {"shard.safetensors": {"w": torch.full((1 << 16,), value)}}
-
-
-def test_a_checkpoint_is_one_when_it_is_published(tmp_path: Path, processes: Processes) -> None:
-    writer = Writer(tmp_path, processes, keep=2, keep_best=0)
-    assert writer.done and writer.pending is None
-    writer.publish()  # nothing to do
-    writer.start(3, _files(1.0), {"loss": 1.0})
-    assert writer.pending == 3
-    deadline = time.monotonic() + 20
-    while not writer.done and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert checkpoints.complete_checkpoints(tmp_path) == []
-    writer.publish()
-    assert writer.pending is None
-    written = checkpoints.newest(tmp_path)
-    assert written is not None and checkpoints.step_of(written) == 3
-    assert checkpoints.read_state(written) == {"loss": 1.0}
-    assert load_file(written / "shard.safetensors")["w"][0] == 1.0
-
-
-def test_the_next_one_waits_for_the_one_before(tmp_path: Path, processes: Processes) -> None:
-    writer = Writer(tmp_path, processes, keep=2, keep_best=1)
-    for step, loss in ((1, 0.5), (2, 3.0), (3, 2.0), (4, 1.0)):
-        writer.start(step, _files(step), {"loss": loss})
-    writer.settle()
-    left = [checkpoints.step_of(path) for path in checkpoints.complete_checkpoints(tmp_path)]
-    assert left == [1, 3, 4]
-
-
-def test_without_room_it_says_so_and_leaves_the_checkpoint_before(
-    megabyte: Path, processes: Processes
-) -> None:
-    writer = Writer(megabyte, processes, keep=2, keep_best=0)
-    writer.start(1, {"shard.safetensors": {"w": torch.ones(3)}}, {"loss": 1.0})
-    writer.settle()
-    writer.start(2, {"shard.safetensors": {"w": torch.zeros(1 << 19)}}, {"loss": 1.0})
-    with pytest.raises(ValueError, match=r"update 2: the disk is full .* from update 1$"):
-        writer.settle()
-    assert [path.name for path in megabyte.iterdir()] == ["step-0000001"]
-    assert load_file(megabyte / "step-0000001/shard.safetensors")["w"].tolist() == [1] * 3

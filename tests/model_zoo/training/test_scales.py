@@ -14,7 +14,7 @@ from model_zoo.training.engines.plain import PlainEngine
 from model_zoo.training.fragments import Blocks
 from model_zoo.training.moments import MOMENTS
 from model_zoo.training.optimizer import build_optimizer
-from model_zoo.training.precision import Linear, Norm, Residual, set_precision
+from model_zoo.training.precision import Linear, Norm, Residual, residual_blocks, set_precision
 from model_zoo.training.processes import Processes
 from model_zoo.training.reduction import OUTSIDE
 from model_zoo.training.scales import Scale, Scales
@@ -262,6 +262,30 @@ def test_an_update_leaves_out_the_blocks_that_were_hit_and_no_others() -> None:
     scales = updater.scales
     assert scales is not None
     assert scales.scales["blocks.1"].value < 2**13 < scales.scales["blocks.0"].value
+
+
+def test_what_underflows_in_a_block_is_counted_where_that_is_wanted() -> None:
+    recipe, config = _Recipe("fp16"), TrainingConfig(**CONFIG, precision="fp16")
+    network = recipe.network
+    with Processes() as processes:
+        engine = PlainEngine(recipe, processes, 1, build_optimizer(recipe, config))  # type: ignore[arg-type]
+        updater = Updater(engine, Blocks.find(network), network, config, processes)
+        assert updater.scales is not None
+        low = {name: [2.0**-20 if name == "blocks.2" else 2.0**13, 0] for name in updater.names[:4]}
+        updater.scales.restore(low)
+        other = copy.deepcopy(network)
+        assert _update(updater, network.loss()).underflow == {}
+        network.load_state_dict(other.state_dict())
+        updater.scales.restore(low)
+        updater.observe(True)
+        found = _update(updater, network.loss()).underflow
+    other.loss().backward()
+    wanted = {}
+    for name, block in residual_blocks(other).items():
+        gradients = [p.grad.numpy().ravel() for p in block.parameters() if p.grad is not None]
+        wanted[name] = np.mean(np.concatenate(gradients) == 0)
+    assert found == pytest.approx(wanted)
+    assert wanted["blocks.2"] > 0.5 > wanted["blocks.0"]
 
 
 def test_an_overflow_outside_of_blocks_is_no_block_s() -> None:
