@@ -7,6 +7,7 @@ one that was taken for dead and wakes up cannot touch what its successor reads.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -79,11 +80,10 @@ class Lease:
 
     def _renew(self) -> None:
         while not self._stop.wait(_RENEWAL):
-            try:
+            # A full disk, a store that is away: it may be better the next time. Whoever takes the
+            # lease meanwhile is met by `check`.
+            with contextlib.suppress(Exception):
                 self.store.write(self._name(), self._text())
-            except OSError as error:  # there may be room the next time; the work says it is full
-                if not is_full_disk(error):
-                    raise
 
 
 def _owner() -> dict[str, Any]:
