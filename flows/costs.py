@@ -12,8 +12,10 @@ from schemas.stage import StageParams
 from tasks.costs.figures import Figure, Section, Unit
 from tasks.costs.plan import Assumptions, Stages, plan_costs
 from tasks.encode_pairs import EncodeParams
+from tasks.import_image_tokenizer import ImportParams
 from tasks.train_image_tokenizer import ImageTokenizerParams
 from tasks.train_prior import PriorParams, train_prior
+from tasks.train_ranker import RankerParams
 from tasks.train_text_tokenizer import TextTokenizerParams
 
 Params = TypeVar("Params", bound=StageParams)
@@ -31,13 +33,16 @@ def costs(pipeline: BoundPipeline, given: Assumptions) -> dict[str, list[Section
     return {prior.name: plan_costs(_stages(pipeline, prior), given) for prior in priors}
 
 
+_TOKENIZERS: tuple[type[ImageTokenizerParams | ImportParams], ...] = (
+    ImageTokenizerParams, ImportParams,
+)  # fmt: skip
 _PRIOR = train_prior.spec  # type: ignore[attr-defined]
 
 
 def _stages(pipeline: BoundPipeline, prior: BoundStage) -> Stages:
-    def params(argument: str, kind: type[Params]) -> Params:
+    def params(argument: str, *kinds: type[Params]) -> Params:
         found = pipeline.stages[prior.inputs[argument].stage]
-        if not isinstance(found.params, kind):
+        if not isinstance(found.params, kinds):
             raise ValueError(f"{found.name}: {found.spec.name} is no stage that can be planned")
         return found.params
 
@@ -46,25 +51,36 @@ def _stages(pipeline: BoundPipeline, prior: BoundStage) -> Stages:
         prior=prior.params,
         codes=params("codes", EncodeParams),
         text_tokenizer=params("text_tokenizer", TextTokenizerParams),
-        image_tokenizer=params("image_tokenizer", ImageTokenizerParams),
+        image_tokenizer=params("image_tokenizer", *_TOKENIZERS),
         pictures=tuple(
             name for name, stage in pipeline.stages.items()
             if _writes_pictures(stage) and any(map(_is_pictures, stage.spec.inputs.values()))
         ),
-        prepared={
-            name: stage.params.picture_side for name, stage in pipeline.stages.items()
-            if hasattr(stage.params, "picture_side") and _trains(stage)
-            and getattr(stage.params, "pictures", "prepared") == "prepared"
+        prepared=_prepared(pipeline),
+        rankers={
+            name: stage.params for name, stage in pipeline.stages.items()
+            if isinstance(stage.params, RankerParams) and stage.params.training
         },
     )  # fmt: skip
 
 
+def _prepared(pipeline: BoundPipeline) -> dict[str, int]:
+    """Sides of the pictures that stages keep; an evaluator finds those of its ranker."""
+    found: dict[str, int] = {}
+    seen = []
+    for name, stage in pipeline.stages.items():
+        params = stage.params.model_dump()
+        if not params.get("training") or params.get("pictures") != "prepared":
+            continue
+        same = (stage.inputs, params["picture_side"], params["config"].get("text_length"))
+        if same not in seen:
+            seen.append(same)
+            found[name] = params["picture_side"]
+    return found
+
+
 def _writes_pictures(stage: BoundStage) -> bool:
     return any(map(_is_pictures, stage.spec.outputs.values()))
-
-
-def _trains(stage: BoundStage) -> bool:
-    return getattr(stage.params, "training", None) is not None
 
 
 def _is_pictures(kind: type[Any]) -> bool:
@@ -123,6 +139,7 @@ def _duration(seconds: float) -> str:
 
 _SHOWN: dict[Unit, Callable[[float], str]] = {
     "parameters": lambda value: f"{value:,.0f}",
+    "GPUs": lambda value: f"{value:,.0f}",
     "bytes": _scaled("B"),
     "FLOP": _scaled("FLOP"),
     "bit/s": _scaled("bit/s"),

@@ -8,13 +8,14 @@ Shapes: d width, T inputs of a sample (caption positions and codes), m shards of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from model_zoo.dalle import DalleConfig
 from model_zoo.dvae import DVAEConfig
+from model_zoo.dvae_size import ImageTokenizerSize, dvae_size
 from model_zoo.maskgit import MaskgitConfig
 from model_zoo.masks import Kind, stream_mask
 
@@ -142,84 +143,6 @@ def maskgit_size(config: MaskgitConfig) -> TransformerSize:
 def _allowed(kind: Kind, caption: int, height: int, width: int, kernel: int) -> int:
     # The last code is never an input.
     return int(stream_mask(kind, caption, height, width, kernel)[:-1, :-1].sum())
-
-
-@dataclass(frozen=True)
-class ImageTokenizerSize:
-    """A network that turns pictures into codes and back."""
-
-    encoder: int
-    decoder: int
-    flops: int
-    """Of one picture's forward pass, there and back."""
-    resolution: int
-    grid: int
-    vocabulary: int
-
-    @property
-    def shrinkage(self) -> float:
-        """Values of a picture (pixels times colours) over the codes that stand for them."""
-        return 3 * self.resolution**2 / self.grid**2
-
-
-def dvae_size(config: DVAEConfig) -> ImageTokenizerSize:
-    """The dVAE of `model_zoo.dvae`."""
-    encoder, decoder = list(_encoder(config)), list(_decoder(config))
-    return ImageTokenizerSize(
-        encoder=sum(one.parameters for one in encoder),
-        decoder=sum(one.parameters for one in decoder),
-        flops=sum(one.flops for one in [*encoder, *decoder]),
-        resolution=config.resolution,
-        grid=config.grid,
-        vocabulary=config.vocabulary,
-    )
-
-
-class _Convolution(NamedTuple):
-    inputs: int
-    outputs: int
-    kernel: int
-    side: int
-
-    @property
-    def parameters(self) -> int:
-        return self.inputs * self.outputs * self.kernel**2 + self.outputs
-
-    @property
-    def flops(self) -> int:
-        return 2 * self.inputs * self.outputs * self.kernel**2 * self.side**2
-
-
-def _encoder(config: DVAEConfig) -> Iterator[_Convolution]:
-    side, width = config.resolution // config.patch, config.width
-    yield _Convolution(3 * config.patch**2, width, config.stem_kernel, side)
-    for number, multiplier in enumerate(config.multipliers):
-        outputs = multiplier * config.width
-        yield from _group(width, outputs, config.encoder_kernels, side >> number, config)
-        width = outputs
-    yield _Convolution(width, config.vocabulary, 1, config.grid)
-
-
-def _decoder(config: DVAEConfig) -> Iterator[_Convolution]:
-    width = config.decoder_width
-    yield _Convolution(config.vocabulary, width, 1, config.grid)
-    for number, multiplier in enumerate(reversed(config.multipliers)):
-        outputs = multiplier * config.width
-        yield from _group(width, outputs, config.decoder_kernels, config.grid << number, config)
-        width = outputs
-    yield _Convolution(width, 6 * config.patch**2, 1, config.resolution // config.patch)
-
-
-def _group(
-    inputs: int, outputs: int, kernels: tuple[int, ...], side: int, config: DVAEConfig
-) -> Iterator[_Convolution]:
-    inner = outputs // config.bottleneck
-    for before in (inputs, *[outputs] * (config.blocks - 1)):
-        widths = [before, *[inner] * (len(kernels) - 1), outputs]
-        for index, kernel in enumerate(kernels):
-            yield _Convolution(widths[index], widths[index + 1], kernel, side)
-        if before != outputs:
-            yield _Convolution(before, outputs, 1, side)
 
 
 def compressed_share(width: int, rank: int, shards: int) -> float:

@@ -5,9 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from tasks.costs.hardware import Hardware
+
 Unit = Literal[
-    "parameters", "bytes", "FLOP", "s", "GPU hours", "USD", "share", "times", "tokens/s", "bit/s"
+    "parameters",
+    "GPUs",
+    "bytes",
+    "FLOP",
+    "s",
+    "GPU hours",
+    "USD",
+    "share",
+    "times",
+    "tokens/s",
+    "bit/s",
 ]
+
+PASSES = 3  # forward, and backward to inputs and to weights
 
 
 @dataclass(frozen=True)
@@ -42,3 +56,15 @@ class Section:
 def total(name: str, figures: list[Figure], how: str = "their sum") -> Figure:
     """The sum of figures of one unit."""
     return Figure(name, sum(one.value for one in figures), figures[0].unit, how)
+
+
+def rent(name: str, seconds: float, how: str, hardware: Hardware) -> list[Figure]:
+    """How long something takes, and what the GPUs cost meanwhile."""
+    hours = hardware.all * seconds / 3600
+    assumed = "assumed " if hardware.price is None else ""
+    return [
+        Figure(name, seconds, "s", how),
+        Figure(f"{name}, GPU hours", hours, "GPU hours", f"{hardware.all:,} GPUs"),
+        Figure(f"{name}, cost", hours * hardware.hour, "USD",
+               f"{assumed}{hardware.hour:g} dollars a GPU hour"),
+    ]  # fmt: skip

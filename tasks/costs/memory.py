@@ -7,6 +7,7 @@ take for themselves, about one GB, and what lies unused between allocations.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from model_zoo.sizes import FP32, TransformerSize, compressed_share
 from model_zoo.training.config import TrainingConfig
@@ -19,6 +20,34 @@ ALL = "in all"
 PLAIN, FSDP = "plain torch", "FSDP2"
 _SHARDINGS = ("ZeRO 1", "ZeRO 2", "ZeRO 3", FSDP)  # from the most memory to the least
 _MOMENT = {"fp32": 4.0, "bf16": 2.0, "int8": 1 + 4 / 256}  # bytes a number of a moment
+
+
+class Weights(NamedTuple):
+    """What of a network's size bears on the memory that lasts."""
+
+    parameters: int
+    compressed: int
+    """Those whose gradients can be compressed."""
+    gathered: int
+    """Bytes that FSDP2 has gathered at a time."""
+    gathered_how: str
+
+
+class Pass(NamedTuple):
+    """What a GPU takes through the network at a time."""
+
+    samples: int
+    said: str
+
+
+def one_pass(share: int, training: TrainingConfig) -> Pass:
+    """Of a GPU's share of the batch: all at once, or as `micro_batch` says."""
+    micro = training.micro_batch or share
+    samples = min(micro, share)
+    said = f"{samples}" if samples == share else f"{samples} of {share} at a time"
+    if share % micro:
+        said += f"; training refuses `micro_batch: {micro}`, which must divide the {share} of a GPU"
+    return Pass(samples, said)
 
 
 def papers_memory(
@@ -50,7 +79,7 @@ def papers_memory(
                f" logits; samples: {samples}"),
     ]  # fmt: skip
     figures.append(total(ALL, figures))
-    return Section("Memory of a GPU as the paper held it", tuple(figures), _fits(figures, hardware))
+    return Section("Memory of a GPU as the paper held it", tuple(figures), fits(figures, hardware))
 
 
 def _factors(size: TransformerSize, m: int, rank: int | None) -> float:
@@ -58,16 +87,18 @@ def _factors(size: TransformerSize, m: int, rank: int | None) -> float:
 
 
 def our_memory(
-    size: TransformerSize, hardware: Hardware, samples: int, training: TrainingConfig
+    size: TransformerSize, hardware: Hardware, share: int, training: TrainingConfig
 ) -> Section:
     """What `model_zoo.training` holds on a GPU of the first machine, which has the most."""
-    used = _sharding(training)
-    held = _held(size, hardware, samples, training, used)
+    used, taken = sharding(training), one_pass(share, training)
+    kept, samples = _activations(size, taken, training), taken.samples
+    network = _weights(size)
+    held = [*lasting(network, hardware, training, used), kept]
     figures = [*held, total(ALL, held)]
     others = [one for one in _SHARDINGS if one != used] if used != PLAIN else []
     needs = {used: figures[-1].value}
     for one in others:
-        needs[one] = total(ALL, _held(size, hardware, samples, training, one)).value
+        needs[one] = total(ALL, [*lasting(network, hardware, training, one), kept]).value
     figures += [
         Figure(f"{ALL}, with {one}", needs[one], "bytes", "the same for another sharding")
         for one in others
@@ -83,7 +114,8 @@ def our_memory(
     return Section(title, tuple(figures), _verdict(figures, needs, used, hardware))
 
 
-def _sharding(training: TrainingConfig) -> str:
+def sharding(training: TrainingConfig) -> str:
+    """What the engine does with a network, as it is called in a plan."""
     if training.engine == "deepspeed":
         return f"ZeRO {training.zero_stage}"
     return FSDP if training.engine == "fsdp" else PLAIN
@@ -93,24 +125,32 @@ def _bytes_in_block(training: TrainingConfig) -> int:
     return FP32 if training.precision == "fp32" else 2
 
 
-def _held(
-    size: TransformerSize, hardware: Hardware, samples: int, training: TrainingConfig, used: str
+def _weights(size: TransformerSize) -> Weights:
+    # In use, the one gathered ahead, and one's gradients.
+    blocks = 3 * FP32 * 8 * size.width**2
+    how = "96d² bytes: three feed-forward blocks"
+    return Weights(size.parameters, size.matrices, blocks, how)
+
+
+def lasting(
+    network: Weights, hardware: Hardware, training: TrainingConfig, used: str
 ) -> list[Figure]:
-    whole, m = FP32 * size.parameters, hardware.gpus if used != PLAIN else 1
+    """All but activations."""
+    whole, m = FP32 * network.parameters, hardware.gpus if used != PLAIN else 1
     in_pieces = used in ("ZeRO 3", FSDP)
     averaged, shares = training.ema is not None, "" if m == 1 else " / m"
     return [
         Figure("weights", whole / m if in_pieces else whole, "bytes",
                f"4 bytes a parameter{shares if in_pieces else ''}"),
-        *_sharded(size, hardware, training, used, m),
+        *_sharded(network, hardware, training, used, m),
         Figure("average", whole / m if averaged else 0, "bytes",
                f"4 bytes a parameter{shares}, on the first machine" if averaged
                else "none is kept"),
-        _activations(size, samples, training),
     ]  # fmt: skip
 
 
-def _activations(size: TransformerSize, samples: int, training: TrainingConfig) -> Figure:
+def _activations(size: TransformerSize, taken: Pass, training: TrainingConfig) -> Figure:
+    samples = taken.samples
     bytes_, cast = _bytes_in_block(training), ", and a 16-bit copy of every matrix"
     if training.recompute:
         value = size.recomputed_activations(samples, bytes_)
@@ -118,42 +158,41 @@ def _activations(size: TransformerSize, samples: int, training: TrainingConfig) 
     else:
         value = size.kept_activations(samples, bytes_)
         how = f"all that autograd keeps{cast if bytes_ == 2 else ''}; nothing is computed again"
-    return Figure("activations", value, "bytes", f"{how}; samples: {samples}")
+    return Figure("activations", value, "bytes", f"{how}; samples: {taken.said}")
 
 
 def _sharded(
-    size: TransformerSize, hardware: Hardware, training: TrainingConfig, used: str, m: int
+    network: Weights, hardware: Hardware, training: TrainingConfig, used: str, m: int
 ) -> list[Figure]:
     """Gradients, moments and buffers."""
-    whole, shares = FP32 * size.parameters, "" if m == 1 else " / m"
+    whole, shares = FP32 * network.parameters, "" if m == 1 else " / m"
     everywhere = used in (PLAIN, "ZeRO 1")
     copied = used in ("ZeRO 1", "ZeRO 2") and not training.offload
     moment = _MOMENT[training.moments]
     away = ", in the memory of the CPU" if training.offload else ""
     compressed = training.compression is not None and hardware.machines > 1
-    buffers, how = _buffers(size, hardware, used)
+    buffers, how = _buffers(network, hardware, used)
     return [
         Figure("copy of weights", whole / m if copied else 0, "bytes",
                f"4 bytes a parameter{shares}" if copied else f"none{away}"),
         Figure("gradients", whole if everywhere else whole / m, "bytes",
                f"4 bytes a parameter{'' if everywhere else shares}"),
-        Figure("moments", 0 if training.offload else 2 * moment * size.parameters / m, "bytes",
+        Figure("moments", 0 if training.offload else 2 * moment * network.parameters / m, "bytes",
                f"{2 * moment:.3g} bytes a parameter{shares}{away}"),
-        Figure("error buffers", FP32 * size.matrices / m if compressed else 0, "bytes",
+        Figure("error buffers", FP32 * network.compressed / m if compressed else 0, "bytes",
                f"4 bytes a matrix weight{shares}" if compressed else "none without compression"),
         Figure("buffers", buffers, "bytes", how),
     ]  # fmt: skip
 
 
-def _buffers(size: TransformerSize, hardware: Hardware, used: str) -> tuple[float, str]:
-    whole = FP32 * size.parameters
+def _buffers(network: Weights, hardware: Hardware, used: str) -> tuple[float, str]:
+    whole = FP32 * network.parameters
     if used == PLAIN:
         if hardware.gpus == 1:
             return 0.0, "none"
         return whole, "4 bytes a parameter: all gradients in one piece, to be averaged"
     if used == FSDP:
-        # In use, the one gathered ahead, and one's gradients.
-        return 3 * FP32 * 8 * size.width**2, "96d² bytes: three feed-forward blocks"
+        return network.gathered, network.gathered_how
     if used == "ZeRO 3":
         how = "2 GB of gradients that are averaged together, at most 4 GB of gathered weights"
         return BUCKET + min(LIVE, whole), how
@@ -163,7 +202,7 @@ def _buffers(size: TransformerSize, hardware: Hardware, used: str) -> tuple[floa
 def _verdict(figures: list[Figure], needs: dict[str, float], used: str, hardware: Hardware) -> str:
     there = hardware.gpu.memory
     fitting = [one for one in _SHARDINGS if needs.get(one, math.inf) <= there]
-    said = _fits(figures, hardware)
+    said = fits(figures, hardware)
     if used == PLAIN or used in fitting:
         return said
     if fitting:
@@ -173,7 +212,8 @@ def _verdict(figures: list[Figure], needs: dict[str, float], used: str, hardware
     return f"{said}; needs ZeRO 3, and even that takes {_gb(needs['ZeRO 3'])}"
 
 
-def _fits(figures: list[Figure], hardware: Hardware) -> str:
+def fits(figures: list[Figure], hardware: Hardware) -> str:
+    """Whether all of it has room on a GPU."""
     need = next(one.value for one in figures if one.name == ALL)
     there = hardware.gpu.memory
     if need <= there:

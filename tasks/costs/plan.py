@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from model_zoo.sizes import (
-    ImageTokenizerSize,
-    TransformerSize,
-    image_tokenizer_size,
-    transformer_size,
-)
+from model_zoo.dvae_size import ImageTokenizerSize
+from model_zoo.sizes import TransformerSize, image_tokenizer_size, transformer_size
 from model_zoo.training.checkpoints import KEEP
 from model_zoo.training.config import CompressionConfig, TrainingConfig
-from tasks.costs.figures import Figure, Section, total
+from tasks.costs.figures import PASSES, Figure, Section, rent, total
 from tasks.costs.hardware import Hardware
-from tasks.costs.memory import our_memory, papers_memory
+from tasks.costs.memory import one_pass, our_memory, papers_memory
+from tasks.costs.rankers import ranker_training
+from tasks.costs.tokenizer import tokenizer_memory, tokenizer_training
 from tasks.costs.traffic import our_traffic, papers_traffic
 from tasks.encode_pairs import EncodeParams
+from tasks.import_image_tokenizer import ImportParams
 from tasks.train_image_tokenizer import ImageTokenizerParams
 from tasks.train_prior import PriorParams
+from tasks.train_ranker import RankerParams
 from tasks.train_text_tokenizer import TextTokenizerParams
-
-PASSES = 3  # forward, and backward to inputs and to weights
 
 
 @dataclass(frozen=True)
@@ -56,19 +54,23 @@ class Stages:
     """Parameters of a prior's stage, and of those that it learns from.
 
     `pictures` are stages that write all pictures anew, `prepared` those that keep all pictures at a
-    side of so many pixels.
+    side of so many pixels. `rankers` are those that are trained, evaluators among them.
     """
 
     prior: PriorParams
     codes: EncodeParams
     text_tokenizer: TextTokenizerParams
-    image_tokenizer: ImageTokenizerParams
+    image_tokenizer: ImageTokenizerParams | ImportParams
     pictures: tuple[str, ...] = ()
     prepared: Mapping[str, int] = field(default_factory=dict)
+    rankers: Mapping[str, RankerParams] = field(default_factory=dict)
 
     def tokenizer_size(self) -> ImageTokenizerSize:
-        """The image tokenizer's."""
-        return image_tokenizer_size(self.image_tokenizer.network, self.image_tokenizer.config)
+        """The image tokenizer's; the published one's where weights are imported."""
+        made = self.image_tokenizer
+        if isinstance(made, ImportParams):
+            return image_tokenizer_size("dvae", {"resolution": made.resolution})
+        return image_tokenizer_size(made.network, made.config)
 
     def size(self) -> TransformerSize:
         """The prior's, with a text vocabulary as large as is declared."""
@@ -92,19 +94,20 @@ def plan_costs(stages: Stages, given: Assumptions) -> list[Section]:
     size, hardware = stages.size(), given.hardware
     training, rank = _with_rank(stages.prior.training, given.rank)
     batch = given.batch or training.batch_size
-    samples = hardware.share_of(batch)
+    share = hardware.share_of(batch)
     sent = papers_traffic(size, hardware, rank)
     arithmetic = _arithmetic(size, batch)
     duration = _duration(size, training, batch, given, sent, compressed=rank is not None)
     return [
         _parameters(size, stages.tokenizer_size()),
-        papers_memory(size, hardware, samples, rank),
-        our_memory(size, hardware, samples, training),
+        papers_memory(size, hardware, one_pass(share, training).samples, rank),
+        our_memory(size, hardware, share, training),
         sent,
         our_traffic(size, hardware, training),
         arithmetic,
         duration,
-        _of_tokenizer(stages, size, given),
+        *_of_tokenizer(stages, size, given),
+        *_of_rankers(stages, size, given),
         _storage(stages, size, given),
     ]
 
@@ -181,7 +184,7 @@ def _duration(
                " x utilisation)"),
         Figure("tokens of a GPU", utilisation * hardware.gpu.flops / (PASSES * size.flops)
                * size.tokens, "tokens/s", "rate x utilisation / FLOPs a token"),
-        *_rent("the run", seconds * steps, f"{steps:,} steps", hardware),
+        *rent("the run", seconds * steps, f"{steps:,} steps", hardware),
         Figure("network of a machine", 8 * sent.value(packed) / seconds, "bit/s",
                "what a machine sends to others in a step / its time, as the paper shards"),
     ]  # fmt: skip
@@ -206,31 +209,25 @@ def _utilisation(size: TransformerSize, given: Assumptions) -> tuple[float, str]
     )
 
 
-def _rent(name: str, seconds: float, how: str, hardware: Hardware) -> list[Figure]:
-    hours = hardware.all * seconds / 3600
-    assumed = "assumed " if hardware.price is None else ""
+def _of_tokenizer(stages: Stages, prior: TransformerSize, given: Assumptions) -> list[Section]:
+    """On the same GPUs, at the same share of their rate."""
+    made = stages.image_tokenizer
+    if isinstance(made, ImportParams):
+        return [Section("Training the image tokenizer", (), "its weights are given, as published")]
+    size, (utilisation, _) = stages.tokenizer_size(), _utilisation(prior, given)
     return [
-        Figure(name, seconds, "s", how),
-        Figure(f"{name}, GPU hours", hours, "GPU hours", f"{hardware.all:,} GPUs"),
-        Figure(f"{name}, cost", hours * hardware.hour, "USD",
-               f"{assumed}{hardware.hour:g} dollars a GPU hour"),
-    ]  # fmt: skip
+        tokenizer_memory(size, made.training, given.hardware),
+        tokenizer_training(size, made.training, given.hardware, utilisation),
+    ]
 
 
-def _of_tokenizer(stages: Stages, prior: TransformerSize, given: Assumptions) -> Section:
-    """Training the image tokenizer on the same GPUs, at the same share of their rate."""
-    size, training = stages.tokenizer_size(), stages.image_tokenizer.training
-    utilisation, _ = _utilisation(prior, given)
-    step = PASSES * size.flops * training.batch_size
-    rate = given.hardware.all * given.hardware.gpu.flops * utilisation
-    figures = [
-        Figure("a picture", PASSES * size.flops, "FLOP",
-               "6 x inputs x outputs x kernel² x pixels, of every convolution"),
-        Figure("a step", step, "FLOP", f"{training.batch_size:,} pictures"),
-        *_rent("the run", step * training.steps / rate,
-               f"{training.steps:,} steps at the same utilisation", given.hardware),
-    ]  # fmt: skip
-    return Section("Training the image tokenizer", tuple(figures))
+def _of_rankers(stages: Stages, prior: TransformerSize, given: Assumptions) -> list[Section]:
+    """On the same GPUs, at the same share of their rate."""
+    vocabulary, (utilisation, _) = stages.text_tokenizer.vocabulary, _utilisation(prior, given)
+    return [
+        ranker_training(name, params, vocabulary, given.hardware, utilisation)
+        for name, params in stages.rankers.items()
+    ]
 
 
 def _storage(stages: Stages, size: TransformerSize, given: Assumptions) -> Section:

@@ -12,12 +12,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from model_zoo.dalle import Dalle, DalleConfig
-from model_zoo.dvae import DVAE, DVAEConfig
 from model_zoo.maskgit import Maskgit, MaskgitConfig
 from model_zoo.sizes import (
     compressed_share,
     dalle_size,
-    dvae_size,
     image_tokenizer_size,
     maskgit_size,
     transformer_size,
@@ -66,41 +64,6 @@ def test_the_paper_s_twelve_billion() -> None:
     assert round(size.matrices / 1e9, 2) == 12.09
     assert round(size.parameters / 1e9, 1) == 12.3
     assert round(2 * size.matrices / 1e9) == 24
-
-
-CONFIGS: list[dict[str, Any]] = [
-    {"resolution": 64, "width": 32, "multipliers": (1, 3), "blocks": 1, "decoder_width": 96},
-    {"resolution": 48, "patch": 4, "vocabulary": 12, "width": 16, "multipliers": (1,),
-     "decoder_width": 16, "stem_kernel": 1, "encoder_kernels": (3, 1)},
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("values", [{}, *CONFIGS], ids=["released", "two groups", "patches"])
-def test_parameters_are_those_of_the_dvae(values: dict[str, Any]) -> None:
-    config = DVAEConfig.model_validate(values)
-    with torch.device("meta"):
-        network = DVAE(config)
-    size = dvae_size(config)
-    assert size.encoder == sum(p.numel() for p in network.encoder.parameters())
-    assert size.decoder == sum(p.numel() for p in network.decoder.parameters())
-
-
-@pytest.mark.parametrize("values", CONFIGS, ids=["two groups", "patches"])
-def test_arithmetic_is_that_of_the_dvae(values: dict[str, Any]) -> None:
-    config = DVAEConfig.model_validate(values)
-    network, counter = DVAE(config), FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        logits = network.logits(torch.zeros(1, 3, config.resolution, config.resolution))
-        network.decoder(logits)
-    size = dvae_size(config)
-    assert size.flops == counter.get_total_flops()
-    assert size.grid == logits.shape[-1]
-
-
-def test_the_released_dvae() -> None:
-    size = dvae_size(DVAEConfig())
-    assert (size.encoder, size.decoder) == (53_786_240, 43_829_766)
-    assert size.shrinkage == 192
 
 
 def test_arithmetic_of_matrices_and_logits_is_that_of_the_transformer() -> None:

@@ -12,6 +12,8 @@ from pydantic import ValidationError
 from infra.errors import PermanentError
 from infra.shards import Sample, read_shard, write_shard
 from infra.work import Event, Work
+from model_zoo.training.config import RunConfig, TrainingConfig
+from model_zoo.training.worker import train
 from model_zoo.weights import load_network
 from schemas.artifact import ImageShards
 from tasks.evaluation.distances import fid
@@ -46,6 +48,24 @@ def test_it_trains_and_logs_and_its_codes_become_pictures(tmp_path: Path) -> Non
     assert pictures.shape == (2, 3, 32, 32)
     logged = {entry["name"] for entry in work.metrics()}
     assert {"loss", "psnr", "codebook_use", "tokens_per_second"} <= logged
+
+
+def test_a_batch_in_passes_trains_as_one_at_once(tmp_path: Path) -> None:
+    """The gumbel noise is drawn in the same order, so only sums are rounded otherwise."""
+    work = Work.local(tmp_path)
+    images = add_shards(work)
+    training = {**TRAINING, "steps": 2}
+    params = _params(training={**training, "micro_batch": 2})
+    made = train_image_tokenizer(images=images, params=params, work=work)
+    run = RunConfig(
+        network="dvae", config=DVAE, files=prepare(images, 40, work), checkpoints=tmp_path / "kept",
+        training=TrainingConfig.model_validate(training), output=tmp_path / "whole.safetensors",
+        progress=tmp_path / "progress.jsonl",
+    )  # fmt: skip
+    train(run)
+    passes, whole = (load_network(path) for path in (work.fetch(made.units[0]), run.output))
+    for found, expected in zip(passes.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
 def test_prepared_pictures_and_captions_stand_in_the_order_of_the_shard(tmp_path: Path) -> None:

@@ -131,3 +131,22 @@ def test_the_plain_engine_holds_everything_on_every_gpu() -> None:
     assert alone.value(ALL) - alone.value("activations") == 4 * whole
     assert two.value(ALL) - alone.value(ALL) == whole  # gradients in one piece
     assert "plain torch" in alone.title
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_only_what_a_gpu_takes_at_a_time_has_activations(recompute: bool) -> None:
+    whole, four, one = (
+        _ours(TWELVE, V100S, share, zero_stage=3, recompute=recompute, micro_batch=micro)
+        for share, micro in ((8, None), (8, 4), (4, None))
+    )
+    names = {"activations", ALL} | (set() if recompute else {"activations, if recomputed"})
+    for name in names:
+        assert four.value(name) == one.value(name) < whole.value(name)
+    (said,) = (one.how for one in four.figures if one.name == "activations")
+    assert said.endswith("samples: 4 of 8 at a time")
+
+
+def test_a_micro_batch_that_training_would_refuse_is_said() -> None:
+    found = _ours(TWELVE, V100S, 8, zero_stage=3, micro_batch=3)
+    (said,) = (one.how for one in found.figures if one.name == "activations")
+    assert said.endswith("training refuses `micro_batch: 3`, which must divide the 8 of a GPU")

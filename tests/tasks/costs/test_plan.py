@@ -11,6 +11,7 @@ from tasks.costs.figures import Section
 from tasks.costs.hardware import GPUS, Hardware
 from tasks.costs.plan import Assumptions, Stages, plan_costs
 from tasks.encode_pairs import EncodeParams
+from tasks.import_image_tokenizer import ImportParams
 from tasks.train_image_tokenizer import ImageTokenizerParams
 from tasks.train_prior import PriorParams
 from tasks.train_text_tokenizer import TextTokenizerParams
@@ -31,7 +32,7 @@ def _stages(**training: Any) -> Stages:
         codes=EncodeParams(text_length=4, crops=2, caption_variants=3),
         text_tokenizer=TextTokenizerParams(vocabulary=300),
         image_tokenizer=ImageTokenizerParams.model_validate({
-            "picture_side": 24, "training": TRAINING,
+            "picture_side": 24, "training": {**TRAINING, "precision": "fp32"},
             "config": {"resolution": 16, "vocabulary": 12, "width": 16, "multipliers": [1, 2]},
         }),
         pictures=("clean",),
@@ -108,3 +109,18 @@ def test_what_does_not_fit_together_is_refused(changes: dict[str, Any], words: s
 def test_a_kind_of_gpu_that_is_not_known_is_refused() -> None:
     with pytest.raises(ValueError, match="no kind 'h10'; did you mean 'h100'"):
         Hardware("h10")
+
+
+def test_weights_that_are_given_cost_no_training() -> None:
+    given = ImportParams(encoder="encoder.pkl", decoder="decoder.pkl", resolution=128)
+    stages = replace(_stages(), image_tokenizer=given)
+    found = plan_costs(stages, GIVEN)
+    (tokenizer,) = (one for one in found if "image tokenizer" in one.title)
+    assert tokenizer.figures == () and "given" in tokenizer.verdict
+    assert _section("Parameters", stages, GIVEN).value("encoder of pictures") == 53_786_240
+    assert stages.size().tokens == 4 + 16**2
+
+
+def test_a_micro_batch_counts_in_what_the_paper_would_hold_too() -> None:
+    whole, one = (_section("paper held", _stages(micro_batch=n), GIVEN) for n in (None, 1))
+    assert whole.value("activations") == 2 * one.value("activations")
