@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.lineage import Manifests, latest_of, made_from
 from flows.voting import FILE
 from infra.environment import Environment
 from infra.errors import DamagedUnit
-from infra.manifests import latest
 from infra.report.content import Table
 from infra.store import Store
 from infra.voting.ballot import QUESTIONS
@@ -27,7 +27,6 @@ from schemas.manifest import Manifest
 from tasks.ballots import contents, pictures_of
 from tasks.evaluation.passes import passes
 
-Manifests = Mapping[str, Manifest]
 _SHOWN = ("/right", "/right_average", "/own_caption_first")  # ends of metrics of every group
 _WHOLE = ("clip_score/", "fid/", "precision/", "recall/")  # beginnings of metrics of all pictures
 
@@ -45,16 +44,16 @@ class _Entry:
 
 def generators(pipeline: str, manifests: Manifests, store: Store, folder: Path) -> Iterator[Table]:
     """Generators of other pipelines that were trained on the same codes, beside this one's."""
-    ours = _prior(manifests)
+    ours = made_from(manifests, Prior.kind)
     if ours is None:
         return
     data = _codes(ours)
     others = [name for name in store.names("pipelines") if name != pipeline]
-    found = {name: _latest(name, store) for name in others}
+    found = {name: latest_of(name, store) for name in others}
     same = {
         name: made
         for name, made in found.items()
-        if (prior := _prior(made)) and _codes(prior) == data
+        if (prior := made_from(made, Prior.kind)) and _codes(prior) == data
     }
     if not same:
         return
@@ -118,43 +117,22 @@ def _voted(asked: Asked, one: Outcome) -> tuple[str, ...]:
     )
 
 
-def _latest(pipeline: str, store: Store) -> dict[str, Manifest]:
-    stages = [name.removesuffix(".json") for name in store.names(f"pipelines/{pipeline}")]
-    return {name: one for name in stages if (one := latest(store, pipeline, name))}
-
-
-def _prior(manifests: Manifests) -> Manifest | None:
-    return _made_from(manifests, Prior.kind, None)
-
-
-def _made_from(manifests: Manifests, kind: str, source: Manifest | None) -> Manifest | None:
-    """The latest manifest with an output of a kind that was made from another one's outputs."""
-    wanted = {out.digest for out in source.outputs.values()} if source else set()
-    found = [
-        one
-        for one in manifests.values()
-        if any(out.kind == kind for out in one.outputs.values())
-        and (source is None or any(ref.digest in wanted for ref in one.inputs.values()))
-    ]
-    return max(found, key=lambda one: one.run.ended, default=None)
-
-
 def _codes(prior: Manifest) -> set[str]:
     return {ref.digest for ref in prior.inputs.values() if ref.kind == CodeShards.kind}
 
 
 def _entry(pipeline: str, manifests: Manifests, store: Store, folder: Path) -> _Entry:
-    prior = _prior(manifests)
+    prior = made_from(manifests, Prior.kind)
     assert prior is not None, "only pipelines with a prior are entered"
     network = str(prior.params.get("network"))
     steps = prior.params.get("training", {}).get("steps")
     facts = {"updates of training": f"{steps:,}"} if steps else {}
-    drawn = _made_from(manifests, Candidates.kind, prior)
+    drawn = made_from(manifests, Candidates.kind, prior)
     if drawn is None:
         return _Entry(pipeline, network, facts, {}, "")
     facts |= _drawing(network, drawn, store, folder)
-    ranked = _made_from(manifests, RankedCandidates.kind, drawn)
-    judged = _made_from(manifests, Evaluation.kind, ranked) if ranked else None
+    ranked = made_from(manifests, RankedCandidates.kind, drawn)
+    judged = made_from(manifests, Evaluation.kind, ranked) if ranked else None
     measured = _measured(judged, store, folder) if judged else {"metrics": {}}
     judges = json.dumps([measured.get("evaluator"), measured.get("ranker")], sort_keys=True)
     return _Entry(pipeline, network, facts, measured["metrics"], judges)

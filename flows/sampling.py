@@ -7,12 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.lineage import Manifests, input_of, latest_of, made_from, output_of
 from infra.environment import Environment
 from infra.errors import PermanentError
-from infra.manifests import latest, read_manifest
+from infra.manifests import read_manifest
 from infra.store import Store
-from schemas.artifact import ImageTokenizer, Prior, Ranker, TextTokenizer
-from schemas.manifest import Manifest
+from schemas.artifact import (
+    Candidates,
+    ImageTokenizer,
+    Prior,
+    RankedCandidates,
+    Ranker,
+    TextTokenizer,
+)  # fmt: skip
+from schemas.manifest import InputRef, Manifest
 from schemas.pipeline import nearest
 from tasks.candidates import sampling_of
 
@@ -28,7 +36,8 @@ _PARTS = {
 }
 
 # Each part's manifest and output, and the manifests that say how the model was sampled from.
-_Chosen = tuple[dict[str, tuple[str, str]], Sequence[Manifest]]
+_Part = tuple[str, str]
+_Chosen = tuple[dict[str, _Part], Sequence[Manifest]]
 
 
 def given_part(image: Path | None, rows: int | None, box: str | None) -> Given | None:
@@ -62,7 +71,7 @@ def sample_pictures(  # noqa: PLR0913, PLR0917 - as the command's options
         progress: is told how many rows are drawn, and of how many.
 
     Raises:
-        PermanentError: if there is no such model.
+        PermanentError: if there is no such model, or its parts were not made for one another.
         ValueError: for a prompt or image that cannot be drawn from, or numbers that make no sense.
         DamagedUnit: if a file of the model is missing or altered.
     """
@@ -91,7 +100,14 @@ def model_files(store: Store, environment: Environment, model: str, folder: Path
         if manifest is None:
             raise PermanentError(f"{model}: the manifest {provenance[:12]}… of its {part} is gone")
         paths[part] = store.fetch(manifest.outputs[name].units[0], folder)
-    return ModelFiles(**paths).sampled_as(sampling_of(manifests))
+    files = ModelFiles(**paths, cache_gb=_cache_gb(manifests))
+    return files.sampled_as(sampling_of(manifests))
+
+
+def _cache_gb(manifests: Sequence[Manifest]) -> float | None:
+    """The memory that was declared for drawing; None before it could be."""
+    found = (one.params.get("cache_gb") for one in manifests if output_of(one, Candidates.kind))
+    return next(found, None)
 
 
 def _registered(store: Store, environment: Environment, model: str) -> _Chosen:
@@ -106,18 +122,74 @@ def _registered(store: Store, environment: Environment, model: str) -> _Chosen:
 
 
 def _of_pipeline(store: Store, pipeline: str) -> _Chosen:
-    """The parts that a pipeline's stages had last; the one made last where two are of a kind."""
-    stages = [name.removesuffix(".json") for name in store.names(f"pipelines/{pipeline}")]
-    if not stages:
+    """The newest prior of a pipeline, and the parts that it was made, drawn from and ranked with.
+
+    What its stages have made since, for a prior that is not there yet, is left alone.
+    """
+    manifests = latest_of(pipeline, store)
+    if not manifests:
         known = nearest(pipeline, store.names("pipelines"))
         raise PermanentError(f"no pipeline {pipeline!r} has made anything here; {known}")
-    found: dict[str, tuple[float, str, str]] = {}
-    manifests = [one for stage in stages if (one := latest(store, pipeline, stage))]
-    for manifest in manifests:
-        for name, output in manifest.outputs.items():
-            candidate = (manifest.run.ended, manifest.provenance, name)
-            found[output.kind] = max(found.get(output.kind, candidate), candidate)
-    missing = [part for part, kind in _PARTS.items() if kind not in found]
-    if missing:
+    missing = [part for part, kind in _PARTS.items() if made_from(manifests, kind) is None]
+    prior = made_from(manifests, Prior.kind)
+    if missing or prior is None:
         raise PermanentError(f"{pipeline} has not made its {', '.join(missing)} yet")
-    return {part: found[kind][1:] for part, kind in _PARTS.items()}, manifests
+    drawn = made_from(manifests, Candidates.kind, prior)
+    image_tokenizer = _part_of(prior, drawn, ImageTokenizer.kind)
+    text_tokenizer = _part_of(prior, drawn, TextTokenizer.kind)
+    parts = {
+        "prior": (prior.provenance, str(output_of(prior, Prior.kind))),
+        "image_tokenizer": (image_tokenizer.provenance, image_tokenizer.output),
+        "text_tokenizer": (text_tokenizer.provenance, text_tokenizer.output),
+        "ranker": _ranker(store, pipeline, manifests, drawn, text_tokenizer),
+    }
+    sampled = drawn or made_from(manifests, Candidates.kind)
+    return parts, [sampled] if sampled else []
+
+
+def _part_of(prior: Manifest, drawn: Manifest | None, kind: str) -> InputRef:
+    """What a prior was drawn from with, or else was trained with."""
+    found = (drawn and input_of(drawn, kind)) or input_of(prior, kind)
+    if found is None:
+        raise PermanentError(
+            f"{prior.pipeline}/{prior.stage} was made without any {kind}, and nothing was drawn"
+            " from it; run the pipeline up to its samples"
+        )
+    return found
+
+
+def _ranker(
+    store: Store, pipeline: str, manifests: Manifests, drawn: Manifest | None, text: InputRef
+) -> _Part:
+    """The ranker that ranked what was drawn; before that, the one of the stage that ranked last.
+
+    Raises:
+        PermanentError: if none of several has ranked, or it reads other tokens than the prior.
+    """
+    ranked = drawn and made_from(manifests, RankedCandidates.kind, drawn)
+    used = input_of(ranked, Ranker.kind) if ranked else None
+    part = (used.provenance, used.output) if used else _next_ranker(pipeline, manifests)
+    made = read_manifest(store, part[0])
+    reads = input_of(made, TextTokenizer.kind) if made else None
+    if made and reads and reads.digest != text.digest:
+        raise PermanentError(
+            f"{pipeline}/{made.stage} was trained with text_tokenizer {reads.digest[:12]}…, but the"
+            f" prior draws with {text.digest[:12]}…; run the pipeline up to the stage that ranks"
+        )
+    return part
+
+
+def _next_ranker(pipeline: str, manifests: Manifests) -> _Part:
+    """What will rank, as far as it is known from what did."""
+    made = {stage: one for stage, one in manifests.items() if output_of(one, Ranker.kind)}
+    before = made_from(manifests, RankedCandidates.kind)
+    declared = input_of(before, Ranker.kind) if before else None
+    if declared is not None and declared.stage in made:
+        made = {declared.stage: made[declared.stage]}
+    if len(made) > 1:
+        raise PermanentError(
+            f"{pipeline} has several rankers, of the stages {', '.join(sorted(made))}, and has"
+            " ranked nothing yet; run it up to the stage that ranks"
+        )
+    (ranker,) = made.values()
+    return ranker.provenance, str(output_of(ranker, Ranker.kind))

@@ -43,6 +43,9 @@ Watch = Callable[[Tensor], None]
 """Is told all codes so far, int64 [P, C, h, w], -1 where none is drawn yet; what it was told stays.
 The tensor is the sampler's own, to be read before the call returns."""
 
+CACHE_GB = 4.0
+"""Memory for keys and values, in 10^9 bytes, where nothing is said."""
+
 AS_IN_PAPER = Sampling()  # DALL-E samples at temperature 1 from all codes
 
 
@@ -51,12 +54,13 @@ class Sampler(Protocol):
 
     def __call__(
         self, network: nn.Module, tokens: Tensor, seeds: Tensor, sampling: Frozen,
-        given: Tensor | None = None, *, watch: Watch | None = ...,
+        given: Tensor | None = None, *, watch: Watch | None = ..., cache_gb: float = ...,
     ) -> Tensor:  # fmt: skip
         """Draw; `sampling` is of the type that the sampler's own signature says.
 
         `given`: int64 [P, h, w], codes that stay as they are, -1 where one is to be drawn.
         `watch` is called as the drawing goes on, and changes nothing; a sampler need not have it.
+        `cache_gb` bounds what a sampler keeps of codes drawn before; who keeps nothing has none.
         """
         ...
 
@@ -71,7 +75,7 @@ class Generator:
 
     def draw(
         self, tokens: Tensor, seeds: Tensor, sampling: Frozen | None = None,
-        given: Tensor | None = None, watch: Watch | None = None,
+        given: Tensor | None = None, watch: Watch | None = None, cache_gb: float | None = None,
     ) -> Tensor:  # fmt: skip
         """Codes int64 [P, C, h, w] for captions int [P, text_length] and seeds int64 [P, C].
 
@@ -82,6 +86,8 @@ class Generator:
                 generator's own defaults.
             given: int64 [P, h, w], codes that stay as they are, -1 where one is to be drawn.
             watch: is told what is drawn so far, as often as the sampler has something new.
+            cache_gb: memory that keys and values may take, of a sampler that keeps them; None is
+                its own bound.
 
         Raises:
             ValueError: for a setting that is not one of this generator's.
@@ -89,12 +95,12 @@ class Generator:
         declared = sampling.model_dump(exclude_unset=True) if sampling else {}
         settings = read_sampling(self.name, declared)
         sampler = _sampler(self.name)
-        if watch is None:
-            return sampler(self.network, tokens, seeds, settings, given)
-        if "watch" in inspect.signature(sampler).parameters:
-            return sampler(self.network, tokens, seeds, settings, given, watch=watch)
-        drawn = sampler(self.network, tokens, seeds, settings, given)
-        watch(drawn)  # all at once: this sampler has nothing to show before
+        known = inspect.signature(sampler).parameters
+        asked: dict[str, Any] = {"watch": watch, "cache_gb": cache_gb}
+        more = {key: one for key, one in asked.items() if one is not None and key in known}
+        drawn = sampler(self.network, tokens, seeds, settings, given, **more)
+        if watch is not None and "watch" not in more:
+            watch(drawn)  # all at once: this sampler has nothing to show before
         return drawn
 
 

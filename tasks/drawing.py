@@ -39,6 +39,8 @@ class ModelFiles:
     ranker: Path
     sampling: Frozen | None = None
     """The prior's settings; None is as it draws by default."""
+    cache_gb: float | None = None
+    """Memory for the prior's keys and values; None is its own bound."""
 
     @classmethod
     def of(cls, folder: Path) -> ModelFiles:
@@ -75,7 +77,7 @@ class Artist:
     def __init__(self, files: ModelFiles) -> None:
         self.painter = Painter(files.prior, files.image_tokenizer, files.text_tokenizer)
         self.judge = Judge(files.ranker, files.text_tokenizer)
-        self.sampling = files.sampling
+        self.sampling, self.cache_gb = files.sampling, files.cache_gb
 
     @classmethod
     def load(cls, files: ModelFiles | Path) -> Artist:
@@ -108,7 +110,7 @@ class Artist:
         with steady_threads():
             known = given.codes(self.painter.image_tokenizer) if given else None
             how = sampling or self.sampling
-            codes, pictures = self.painter.paint(prompts, seeds, how, known, watch)
+            codes, pictures = self.painter.paint(prompts, seeds, how, known, watch, self.cache_gb)
             scores = self.judge.scores(prompts, pictures)
         named = tuple(Prompt(prompt) for prompt in prompts)
         ranked = CandidateSet(named, seeds, codes, pictures).ranked(scores)

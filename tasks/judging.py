@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from model_zoo.weights import load_network, read_header
 from tasks.devices import best_device
+from tasks.fitting import check_judging
 from tasks.tokens import encode_captions, encode_prompts, load_tokenizer
 
 _BATCH = 256  # rows that go through the network at once
@@ -20,15 +21,20 @@ _BATCH = 256  # rows that go through the network at once
 
 class Judge:
     """Scores how well pictures match prompts, with a contrastive model; on the best device there is
-    if none is given."""
+    if none is given.
+
+    Raises:
+        PermanentError: if the model reads other tokens than the text tokenizer's.
+    """
 
     def __init__(
         self, ranker: Path, text_tokenizer: Path, device: torch.device | None = None
     ) -> None:  # fmt: skip
+        self.text_tokenizer = load_tokenizer(text_tokenizer)
+        check_judging(ranker, self.text_tokenizer)
         self.device = device or best_device()
         self.name, _ = read_header(ranker)
         self.ranker: Any = load_network(ranker, self.device)
-        self.text_tokenizer = load_tokenizer(text_tokenizer)
 
     def scores(self, prompts: Sequence[str], pictures: np.ndarray) -> np.ndarray:
         """Cosine similarity, float32 [P, N], of pictures uint8 [P, N, 3, H, W] to their prompts."""

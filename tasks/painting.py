@@ -19,6 +19,7 @@ from model_zoo.generators import load_generator
 from model_zoo.weights import load_network
 from schemas.base import Frozen
 from tasks.devices import best_device
+from tasks.fitting import check_painting
 from tasks.tokens import encode_prompts, load_tokenizer
 
 _BATCH = 256  # pictures that are decoded at once
@@ -28,17 +29,22 @@ Watch = Callable[[np.ndarray], None]
 
 
 class Painter:
-    """Draws codes from a prior and decodes them to pictures."""
+    """Draws codes from a prior and decodes them to pictures.
+
+    Raises:
+        PermanentError: if the parts were not made for one another.
+    """
 
     def __init__(self, prior: Path, image_tokenizer: Path, text_tokenizer: Path) -> None:
+        self.text_tokenizer = load_tokenizer(text_tokenizer)
+        check_painting(prior, image_tokenizer, self.text_tokenizer)
         device = best_device()
         self.prior = load_generator(prior, device)
         self.image_tokenizer: Any = load_network(image_tokenizer, device)
-        self.text_tokenizer = load_tokenizer(text_tokenizer)
 
     def paint(
         self, prompts: Sequence[str], seeds: np.ndarray, sampling: Frozen | None = None,
-        given: np.ndarray | None = None, watch: Watch | None = None,
+        given: np.ndarray | None = None, watch: Watch | None = None, cache_gb: float | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         """Codes int32 [P, N, h, w] and pictures uint8 [P, N, 3, H, W] for seeds int64 [P, N].
 
@@ -46,10 +52,12 @@ class Painter:
             sampling: the generator's settings; None is as it draws by default.
             given: codes int64 [h, w] that every candidate begins with, -1 where one is to be drawn.
             watch: is told the codes so far, int32 [P, N, h, w], -1 where none is drawn yet.
+            cache_gb: memory that the prior's keys and values may take; None is its own bound.
 
         Raises:
             BadPrompt: for a prompt that cannot be drawn (`tasks.tokens`), a ValueError.
-            ValueError: for a setting that the generator does not know.
+            ValueError: for a setting that the generator does not know, or a bound that does not
+                hold one candidate.
         """
         tokens = encode_prompts(self.text_tokenizer, prompts, self.prior.text_length)
         known = None
@@ -57,7 +65,7 @@ class Painter:
             known = torch.from_numpy(given).expand(len(prompts), -1, -1)
         drawn = self.prior.draw(
             torch.from_numpy(tokens), torch.from_numpy(seeds), sampling, known,
-            (lambda codes: watch(_as_array(codes))) if watch else None,
+            (lambda codes: watch(_as_array(codes))) if watch else None, cache_gb,
         )  # fmt: skip
         codes = _as_array(drawn)
         return codes, decode(self.image_tokenizer, codes)

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from infra.errors import PermanentError
 from infra.work import ShardWork, Work
-from model_zoo.generators import read_sampling, sampler_of
+from model_zoo.generators import CACHE_GB, read_sampling, sampler_of
 from model_zoo.weights import read_header
 from schemas.artifact import (
     Candidates,
@@ -27,9 +27,10 @@ from schemas.artifact import (
     TextTokenizer,
     Unit,
 )  # fmt: skip
-from schemas.stage import stage
+from schemas.stage import operational, stage
 from tasks.candidates import CandidateSet, Prompt
 from tasks.devices import steady_threads
+from tasks.fitting import check_painting
 from tasks.networks import NetworkParams
 from tasks.painting import Painter, candidate_seeds
 from tasks.prepared import captions_of
@@ -50,6 +51,8 @@ class SampleParams(NetworkParams):
     sampling: dict[str, Any] = Field(default_factory=dict, validate_default=True)
     """The generator's settings; which there are is its own matter (`model_zoo.generators`)."""
     prompts_per_unit: int = Field(default=20, gt=0)
+    cache_gb: float = operational(CACHE_GB, gt=0, allow_inf_nan=False)
+    """Memory, in 10^9 bytes, for keys and values of the candidates that are drawn together."""
 
     @field_validator("sampling")
     @classmethod
@@ -86,20 +89,26 @@ def sample_images(
         raise PermanentError("prompts: give prompts, prompts_file, or pairs as an input")
     for network in (prior, image_tokenizer):
         params.check(work.fetch(network.units[0]))
-    _refuse_unreadable(prompts, work.fetch(prior.units[0]), work.fetch(text_tokenizer.units[0]))
+    files = (work.fetch(part.units[0]) for part in (prior, image_tokenizer, text_tokenizer))
+    _refuse_undrawable(prompts, *files)
     mapped = work.map(
         draw_prompts, list(_batches(prompts, params, work)), prior=prior.units[0],
         image_tokenizer=image_tokenizer.units[0], text_tokenizer=text_tokenizer.units[0],
         candidates=params.candidates, seed=params.seed, sampling=params.sampling,
+        cache_gb=params.cache_gb,
     )  # fmt: skip
     return Candidates(units=mapped.units("candidates"))
 
 
 def draw_prompts(
     unit: Unit, shard: ShardWork, *, prior: Unit, image_tokenizer: Unit, text_tokenizer: Unit,
-    candidates: int, seed: int, sampling: dict[str, Any],
+    candidates: int, seed: int, sampling: dict[str, Any], cache_gb: float,
 ) -> None:  # fmt: skip
-    """Draw the prompts of one batch."""
+    """Draw the prompts of one batch.
+
+    Raises:
+        PermanentError: for what the prior cannot draw, or not within `cache_gb`.
+    """
     prompts = tuple(Prompt(**one) for one in json.loads(shard.fetch(unit).read_text()))
     texts = [prompt.text for prompt in prompts]
     files = (shard.fetch(one) for one in (prior, image_tokenizer, text_tokenizer))
@@ -107,7 +116,10 @@ def draw_prompts(
     with steady_threads():
         painter = Painter(*files)
         settings = read_sampling(painter.prior.name, sampling)
-        codes, pictures = painter.paint(texts, seeds, settings)
+        try:
+            codes, pictures = painter.paint(texts, seeds, settings, cache_gb=cache_gb)
+        except ValueError as error:  # of settings: another attempt would fail alike
+            raise PermanentError(str(error)) from error
     name = unit.name.replace("prompts", "candidates").replace(".json", ".safetensors")
     path = shard.scratch / name
     CandidateSet(prompts, seeds, codes, pictures).write(path)
@@ -143,10 +155,13 @@ def _groups(path: Path, name: str) -> list[list[Prompt]]:
         ) from error
 
 
-def _refuse_unreadable(prompts: Sequence[Prompt], prior: Path, text_tokenizer: Path) -> None:
+def _refuse_undrawable(
+    prompts: Sequence[Prompt], prior: Path, image_tokenizer: Path, text_tokenizer: Path
+) -> None:
+    tokenizer = load_tokenizer(text_tokenizer)
+    check_painting(prior, image_tokenizer, tokenizer)
     _, config = read_header(prior)
-    texts = [prompt.text for prompt in prompts]
-    encode_prompts(load_tokenizer(text_tokenizer), texts, config["text_length"])
+    encode_prompts(tokenizer, [prompt.text for prompt in prompts], config["text_length"])
 
 
 def _batches(prompts: Sequence[Prompt], params: SampleParams, work: Work) -> Iterator[Unit]:

@@ -81,16 +81,55 @@ def test_every_pattern_of_attention_is_cached_rightly(tokens: Tensor, kind: str)
     assert torch.equal(drawn[0, 0], _plain(network, tokens[:1], 7, Sampling()))
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 7, 100])
+@pytest.mark.parametrize("most", [1, 2, 3, 7, 100])
 def test_a_seed_gives_the_same_picture_in_every_batch(
-    network: Dalle, tokens: Tensor, monkeypatch: pytest.MonkeyPatch, rows: int
+    network: Dalle, tokens: Tensor, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     seeds = torch.arange(9).view(3, 3)
     together = sample(network, tokens, seeds)
-    monkeypatch.setattr(sampler, "ROWS", rows)
+    monkeypatch.setattr(sampler, "TOGETHER", most)
     assert torch.equal(sample(network, tokens, seeds), together)
     alone = sample(network, tokens[1:2], seeds[1:2, 2:])
     assert torch.equal(alone[0, 0], together[1, 2])
+
+
+# Bytes of SIZES: 2 x 32 x 4 a place of a layer. The last of 12 places is no input; of the 11 a row
+# layer keeps 10, twice the 5 that it looks at, and the column and the convolutional layer keep all.
+CAPTION = 6 * 6 * 256
+CANDIDATE = (4 * 10 + 11 + 11) * 256
+
+
+@pytest.mark.parametrize(
+    ("guidance", "fitting", "rows"),
+    [(1.0, 1, 1), (1.0, 2, 2), (1.0, 6, 6), (2.0, 1, 2), (2.0, 2, 4), (1.0, 10_000, 9)],
+)
+def test_so_many_candidates_go_together_as_the_cache_may_hold(
+    network: Dalle, tokens: Tensor, guidance: float, fitting: int, rows: int
+) -> None:
+    seeds, sampling = torch.arange(9).view(3, 3), Sampling(guidance=guidance)
+    seen: list[int] = []
+    hook = network.image_head.register_forward_hook(lambda _, x, __: seen.append(len(x[0])))
+    prompts = -(-fitting // 3)  # of which each has a caption in the cache
+    passes = 1 if guidance == 1 else 2
+    bound = passes * (prompts * CAPTION + fitting * CANDIDATE)
+    try:
+        drawn = sample(network, tokens, seeds, sampling, cache_gb=bound / 1e9)
+    finally:
+        hook.remove()
+    assert max(seen) == rows
+    assert torch.equal(drawn, sample(network, tokens, seeds, sampling))
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_a_bound_that_holds_no_candidate_is_refused(
+    network: Dalle, tokens: Tensor, guidance: float
+) -> None:
+    seeds, sampling = torch.arange(9).view(3, 3), Sampling(guidance=guidance)
+    least = (CAPTION + CANDIDATE) * (1 if guidance == 1 else 2)
+    sample(network, tokens, seeds, sampling, cache_gb=least / 1e9)
+    said = f"cache_gb: {(least - 1) / 1e9:g} GB do not hold .* {least / 1e9} GB"
+    with pytest.raises(ValueError, match=said):
+        sample(network, tokens, seeds, sampling, cache_gb=(least - 1) / 1e9)
 
 
 def test_draws_follow_the_distribution() -> None:

@@ -140,6 +140,22 @@ def test_another_generator_draws_with_settings_of_its_own(tmp_path: Path) -> Non
     assert (found[2] != found[1]).any() and (found[3] != found[2]).any()
 
 
+def test_the_memory_for_keys_and_values_changes_no_picture_and_no_identity(tmp_path: Path) -> None:
+    # A caption of 33 positions and a candidate of 18 or 20 places (row, convolutional), 2 x 16 x 4
+    # bytes a place of a layer: two candidates go together, and then none.
+    found = []
+    for cache_gb in (4.0, 0.00002):
+        work = Work.local(tmp_path)
+        units = _sample(work, prompts=PROMPTS, cache_gb=cache_gb).units
+        assert not work.reused
+        found.append(work.fetch(units[0]).read_bytes())
+    assert found[0] == found[1]
+    assert "cache_gb" not in SampleParams(prompts=("a",), cache_gb=2).identity()
+    said = r"cache_gb: 1e-05 GB do not hold .* of one candidate and its caption, 1.3312e-05 GB"
+    with pytest.raises(PermanentError, match=said):
+        _sample(Work.local(tmp_path), prompts=PROMPTS, cache_gb=0.00001)
+
+
 def test_settings_that_the_declared_network_does_not_know_are_refused() -> None:
     declared = {"prompts": ("a",), "sampling": {"temperature": 0.4, "steps": 8}}
     with pytest.raises(ValidationError, match="steps: dalle has no such setting; it has guidance"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -59,11 +60,12 @@ def add_image_tokenizer(work: Work) -> ImageTokenizer:
     return ImageTokenizer(units=(_add_network(work, "dvae", DVAE, 0),))
 
 
-def add_prior(work: Work, vocabulary: int, network: str = "dalle") -> Prior:
-    """A prior that has learned nothing."""
+def add_prior(work: Work, vocabulary: int, network: str = "dalle", **sizes: int) -> Prior:
+    """A prior that has learned nothing; sizes as given, or those of the other parts."""
     config: dict[str, object] = {
         "text_vocabulary": vocabulary, "text_length": TEXT_LENGTH, "image_vocabulary": 16,
         "grid_height": 8, "grid_width": 8, "width": 16, "heads": 2, "layers": 2,
+        **sizes,
     }  # fmt: skip
     if network == "dalle":
         config["conv_kernel"] = 3
@@ -76,7 +78,7 @@ def add_ranker(work: Work, vocabulary: int, seed: int = 2) -> Ranker:
     return Ranker(units=(_add_network(work, "clip", config, seed),))
 
 
-def _add_network(work: Work, name: str, config: dict[str, object], seed: int) -> Unit:
+def _add_network(work: Work, name: str, config: Mapping[str, object], seed: int) -> Unit:
     torch.manual_seed(seed)
     path = work.scratch / f"{name}-{seed}.safetensors"
     save_network(path, build_recipe(name, config).network, name, config)
