@@ -61,7 +61,8 @@ class Collection:
     Attributes:
         config: the gateway's; its table, journal and spool outlive this process.
         settings: img2dataset's.
-        longest_wait: seconds; what its host wants to be asked for only later is given up.
+        longest_wait: seconds; what its host wants to be asked for only later is given up, and so is
+            what it has put off for longer than that in all.
         log: folder of the two programs' logs.
     """
 
@@ -78,7 +79,8 @@ class Collection:
         with ExitStack() as stack:
             self._table = stack.enter_context(UrlTable(self.config.table, write=True))
             self._journal = stack.enter_context(JournalReader(self.config.journal))
-            running = RunningGateway(self.config, self.log / "gateway.log")
+            config = self.config.model_copy(update={"longest_wait": self.longest_wait})
+            running = RunningGateway(config, self.log / "gateway.log")
             self._gateway = stack.enter_context(running)
             self._open = stack.pop_all()
         return self
@@ -132,9 +134,10 @@ class Collection:
             idle, before = (0 if progress != before else idle + 1), progress
             if idle >= _IDLE_ROUNDS:
                 raise ProcessFailed(self._complaint(len(pending)))
-            self._wait_until_due(pending, standing)
+            due, when = next_due(pending, standing, time.time(), self.config.patience)
+            self._wait_until(when)
             folder = scratch / f"round-{number:03d}"
-            keys = interleaved((key, urls[key]) for key in pending)
+            keys = interleaved((key, urls[key]) for key in due)
             self._ask(keys, folder, lambda rows: watch(rows - start))
             results.update(self._results(folder))
         raise AssertionError("unreachable: the rounds do not end by themselves")
@@ -150,12 +153,8 @@ class Collection:
         wait = (attempt.not_before or 0.0) - time.time()
         return attempt.is_final(self.config.attempts) or wait > self.longest_wait
 
-    def _wait_until_due(self, pending: Sequence[str], standing: Mapping[str, Attempt]) -> None:
-        """Wait until all may be asked for: starting img2dataset twice costs more than a pause."""
-        times = [standing[key].not_before or 0.0 for key in pending if key in standing]
-        fresh = len(times) < len(pending)
-        due = 0.0 if fresh else max(times, default=0.0)
-        while (left := due - time.time()) > 0:
+    def _wait_until(self, when: float) -> None:
+        while (left := when - time.time()) > 0:
             self._require_gateway()
             time.sleep(min(_POLL, left))
 
@@ -208,3 +207,25 @@ def interleaved(urls: Iterable[tuple[str, str]]) -> list[str]:
         by_host[url.partition("://")[2].partition("/")[0]].append(key)
     rounds = itertools.zip_longest(*by_host.values())
     return [key for keys in rounds for key in keys if key is not None]
+
+
+def next_due(
+    keys: Iterable[str], standing: Mapping[str, Attempt], now: float, patience: float
+) -> tuple[list[str], float]:
+    """The keys to ask for next, and when: as soon as one may be, with those that soon may be, too.
+
+    Starting img2dataset twice costs more than a short pause. But images of a slow host have turns
+    of their own: if all were waited for, only one of them would get through.
+
+    Args:
+        keys: at least one; those that were never asked for are due now.
+        standing: the last attempts.
+        now: seconds since the epoch.
+        patience: seconds; the gateway's, so that turns of one host lie further apart.
+    """
+    times = {
+        key: max(now, standing[key].not_before or 0.0) if key in standing else now for key in keys
+    }
+    soon = min(times.values()) + patience
+    due = {key: when for key, when in times.items() if when <= soon}
+    return list(due), max(due.values())

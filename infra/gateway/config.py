@@ -30,6 +30,7 @@ class GatewayConfig(Frozen):
         host_connections, connections: requests at a time to one host, and in all.
         host_strikes: failures in a row after which a host is left alone.
         patience: seconds for which a request waits for its host's pause; beyond, it is deferred.
+        longest_wait: seconds for which a URL is deferred in all; beyond, it is given up.
     """
 
     table: Path
@@ -50,6 +51,7 @@ class GatewayConfig(Frozen):
     connections: int = Field(default=256, ge=1)
     host_strikes: int = Field(default=32, ge=1)
     patience: float = Field(default=10.0, ge=0)
+    longest_wait: float = Field(default=300.0, ge=0)
     opt_out_directives: frozenset[str] = DIRECTIVES
 
     @field_validator("user_agent")

@@ -35,7 +35,11 @@ class Fetcher:
         self._config = config
         self._connections = Connections(config, lookup)
         self._hosts = Hosts(
-            config.host_rate, config.host_connections, config.host_strikes, config.patience
+            config.host_rate,
+            config.host_connections,
+            config.host_strikes,
+            config.patience,
+            config.longest_wait,
         )
         self._robots = Robots(config.agent, self._read_robots, self._hosts.slow_down)
 
@@ -58,6 +62,7 @@ class Fetcher:
             attempt.not_before = time.time() + deferred.wait
         finally:
             attempt.elapsed = time.monotonic() - begin
+            attempt.make_storable()
         return None
 
     async def close(self) -> None:
@@ -67,7 +72,7 @@ class Fetcher:
     async def _image(self, attempt: Attempt) -> bytes:
         async with self._answer(attempt, image=True) as response:
             _check_status(response)
-            attempt.content_type = response.headers.get("Content-Type", "")[:200]
+            attempt.content_type = response.headers.get("Content-Type", "")
             check_headers(response, self._config.max_bytes)
             body = await read_body(response, self._config.max_bytes)
         require_image(body)
@@ -126,7 +131,7 @@ class Fetcher:
             check_host(url)
 
     def _check_opt_out(self, response: aiohttp.ClientResponse, trail: Attempt) -> None:
-        trail.signals = signals(response.headers)[:1000]
+        trail.signals = signals(response.headers)
         if response.status >= 400:
             return  # what is not there cannot be used
         config = self._config

@@ -94,7 +94,19 @@ class Gateway:
         if last is not None and last.ok and attempt.sha256 != last.sha256:
             # The body was released or lost and had to be fetched again: say that it is another.
             attempt.error = f"it was {last.sha256} before; {attempt.error}".rstrip("; ")
+        if attempt.deferred:
+            self._bound_wait(attempt)
         if body is not None:
             self._spool.put(key, body)
         await self._journal.append(attempt)
         return Answer(attempt, body)
+
+    def _bound_wait(self, attempt: Attempt) -> None:
+        """Give a URL up whose host's pauses add up to more than is worth waiting.
+
+        One by one they may all be short: of many images of a slow host each would wait for all.
+        """
+        wait = (attempt.not_before or 0.0) - attempt.started + self._journal.waited(attempt.key)
+        if wait > self._config.longest_wait and not attempt.is_final(self._config.attempts):
+            attempt.attempt = self._config.attempts
+            attempt.detail = "the host wants to be left alone for too long"

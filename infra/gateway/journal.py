@@ -23,9 +23,19 @@ CREATE INDEX IF NOT EXISTS by_key ON attempts (key, seq);
 """
 _INSERT = f"INSERT INTO attempts ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 _SELECT = f"SELECT {', '.join(COLUMNS)} FROM attempts"
+# Deferred rows (`Attempt.deferred`) since the last one of `JournalReader.reopen`, which is the only
+# one with attempt 0 that is not deferred.
+_WAITED = """
+SELECT SUM(not_before - started) FROM attempts
+WHERE key = :key AND outcome = 'rate_limited' AND COALESCE(status, 0) < 400 AND seq > COALESCE(
+    (SELECT MAX(seq) FROM attempts WHERE key = :key AND attempt = 0 AND not_before IS NULL), 0
+)
+"""
 _GATHERING = 0.004  # seconds for which a commit waits for company; a request takes longer by far
 _VARIABLES = 500  # in one query; SQLite has had bounds of 999 and more
 _PATIENCE = 30.0  # seconds to wait for another process's transaction
+
+_Batch = list[tuple[Attempt, asyncio.Future[None]]]
 
 
 class Journal:
@@ -36,7 +46,7 @@ class Journal:
         self._writer.executescript(_SCHEMA)
         self._reader = _connect(path)
         self._thread = ThreadPoolExecutor(1, "journal")
-        self._waiting: list[tuple[Attempt, asyncio.Future[None]]] = []
+        self._waiting: _Batch = []
         self._committing: asyncio.Task[None] | None = None
 
     def last(self, key: str) -> Attempt | None:
@@ -45,11 +55,16 @@ class Journal:
         row = self._reader.execute(query, (key,)).fetchone()
         return None if row is None else _attempt(row)
 
+    def waited(self, key: str) -> float:
+        """Seconds for which a URL was deferred until now, since it was first asked for."""
+        return float(self._reader.execute(_WAITED, {"key": key}).fetchone()[0] or 0.0)
+
     async def append(self, attempt: Attempt) -> None:
         """Add an attempt; returns when it is on disk.
 
         Raises:
-            sqlite3.Error: if it cannot be written.
+            sqlite3.Error: if it cannot be written, or another attempt of the same commit cannot.
+            ValueError: if one of them holds text that cannot be stored.
         """
         done = asyncio.get_running_loop().create_future()
         self._waiting.append((attempt, done))
@@ -73,12 +88,10 @@ class Journal:
             rows = [tuple(vars(attempt).values()) for attempt, _ in batch]
             try:
                 await loop.run_in_executor(self._thread, self._commit, rows)
-            except sqlite3.Error as error:
-                for _, done in batch:
-                    done.set_exception(error)
+            except Exception as error:  # noqa: BLE001  whatever it is, nobody may wait for ever
+                _tell(batch, error)
             else:
-                for _, done in batch:
-                    done.set_result(None)
+                _tell(batch, None)
 
     def _commit(self, rows: list[tuple[Any, ...]]) -> None:
         with self._writer:
@@ -135,6 +148,16 @@ class JournalReader:
         found = {str(n): int(c) for n, c in self._database.execute(f"{query} GROUP BY outcome")}
         query = "SELECT COUNT(*) FROM attempts WHERE requested"
         return {**found, "requests": int(self._database.execute(query).fetchone()[0])}
+
+
+def _tell(batch: _Batch, error: Exception | None) -> None:
+    for _, done in batch:
+        if done.done():
+            continue  # who waited has left
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -4,11 +4,16 @@ X-Robots-Tag: noai, noimageai           also addressed to one agent: `tapirbot: 
 tdm-reservation: 1                      TDM Reservation Protocol (W3C community group)
 Content-Usage: train-ai=n               IETF aipref vocabulary, a structured field
 Content-Signal: ai-train=no             the same in Cloudflare's words
+
+The vocabulary (draft-ietf-aipref-vocab) changes: earlier drafts nest training in wider categories,
+of which the more special decides; later ones nest nothing. Whichever a site followed, `n` for any
+category that covers training is taken for no.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterator
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -18,8 +23,11 @@ DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
 _SIGNALS = ("X-Robots-Tag", "TDM-Reservation", "TDM-Policy", "Content-Usage", "Content-Signal")
 # Directives whose value follows a colon, and which are therefore no agent's name.
 _VALUED = ("unavailable_after", "max-snippet", "max-image-preview", "max-video-preview")
-# From the most special to the most general: the most special statement decides.
-_USAGE = (("train-genai", "genai"), ("train-ai", "ai-train", "ai"), ("tdm",), ("all", "bots"))
+# Categories that cover training, of all drafts, and Cloudflare's.
+_TRAINING = ("all", "bots", "tdm", "ai", "train-ai", "ai-train", "train-genai", "genai")
+_NO = re.compile(
+    rf"(?<![\w.*-])(?:{'|'.join(_TRAINING)})\s*=\s*\"?(?:n|no|\?0)(?![\w.*-])", re.IGNORECASE
+)
 
 
 def opt_out(headers: Headers, agent: str, directives: frozenset[str] = DIRECTIVES) -> str | None:
@@ -37,9 +45,14 @@ def opt_out(headers: Headers, agent: str, directives: frozenset[str] = DIRECTIVE
             return "tdm-reservation: 1"
     for name in ("Content-Usage", "Content-Signal"):
         value = ", ".join(headers.getall(name, []))
-        if value and _forbids(_preferences(value)):
+        if forbids_training(value):
             return f"{name}: {value}"
     return None
+
+
+def forbids_training(usage: str) -> bool:
+    """Whether a value of Content-Usage or Content-Signal says no to a use that covers training."""
+    return _NO.search(usage) is not None
 
 
 def signals(headers: Headers) -> str:
@@ -59,21 +72,3 @@ def _robots_directives(value: str, agent: str) -> Iterator[str]:
             addressed, directive = name.strip() in (agent, "*"), rest.strip()
         if addressed:
             yield directive
-
-
-def _preferences(value: str) -> dict[str, str]:
-    """A dictionary of a structured field (RFC 9651) as far as tokens go: `a=n, b=y`."""
-    items = (part.partition(";")[0].partition("=") for part in value.lower().split(","))
-    return {name.strip(): choice.strip().strip('"') for name, _, choice in items}
-
-
-def _forbids(preferences: Mapping[str, str]) -> bool:
-    for names in _USAGE:
-        said = _said(preferences, names)
-        if said:
-            return bool({"n", "no", "?0"} & set(said))
-    return False
-
-
-def _said(preferences: Mapping[str, str], names: Iterable[str]) -> list[str]:
-    return [preferences[name] for name in names if name in preferences]

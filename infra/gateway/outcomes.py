@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -48,6 +49,17 @@ TRANSIENT = frozenset(
 # Refused on this machine, before any host is asked.
 _UNASKED = frozenset({Outcome.BAD_URL, Outcome.REFUSED_SCHEME, Outcome.REFUSED_ADDRESS})
 _SILENCE = frozenset({Outcome.DNS_ERROR, Outcome.CONNECTION_ERROR, Outcome.TIMEOUT})
+# The client library keeps bytes of a header that are no UTF-8 as surrogates, which none can hold.
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+# Text that others wrote, and how many characters of it are kept.
+_BOUNDS = {
+    "content_type": 200,
+    "final_url": 8192,
+    "address": 200,
+    "signals": 1000,
+    "detail": 500,
+    "error": 1000,
+}
 
 
 class Refused(Exception):
@@ -76,6 +88,16 @@ class Refused(Exception):
         self.permanent = outcome not in TRANSIENT if permanent is None else permanent
         self.wait = wait
 
+    def copy(self) -> Refused:
+        """The same without its traceback, which holds on to all that was at work."""
+        return Refused(
+            self.outcome,
+            self.detail,
+            error=self.error,
+            permanent=self.permanent,
+            wait=self.wait,
+        )
+
 
 class Deferred(Exception):
     """Nothing was asked: the host wants to be left alone for longer than is worth waiting here."""
@@ -91,8 +113,9 @@ class Attempt:
 
     Attributes:
         key: `url_key` of the URL.
-        attempt: how many attempts there were, with this one; a deferred one adds none, and 0 says
-            that those before do not count (`JournalReader.reopen`).
+        attempt: how many attempts there were, with this one; a deferred one adds none, one that is
+            given up for its host's pauses adds all that were left, and 0 says that those before do
+            not count (`JournalReader.reopen`).
         permanent: no further attempt can change the outcome.
         requested: a request for the image itself, not only for robots.txt, left the machine.
         size, sha256: of the body, if all of it came.
@@ -135,6 +158,18 @@ class Attempt:
         """Whether the host gave no answer, or would not even show its robots.txt."""
         silent = self.outcome in _SILENCE and self.status is None
         return silent or self.outcome is Outcome.ROBOTS_UNAVAILABLE
+
+    @property
+    def deferred(self) -> bool:
+        """Whether a host was not asked because it wants a pause; one before it may have been."""
+        limited = self.outcome is Outcome.RATE_LIMITED and self.not_before is not None
+        return limited and (self.status or 0) < 400
+
+    def make_storable(self) -> None:
+        """Replace characters that cannot be stored, and cut text that is too long."""
+        for name, longest in _BOUNDS.items():
+            text = _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", getattr(self, name))
+            setattr(self, name, text[:longest])
 
     def is_final(self, attempts: int) -> bool:
         """Whether the URL is never to be asked for again when `attempts` are allowed."""

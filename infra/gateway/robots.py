@@ -30,6 +30,7 @@ class _Rules:
     expires: float
     rules: Protego | None = None  # None allows everything
     unreadable: Refused | None = None
+    delay: float = 0.0  # seconds between two requests to the host
 
 
 class Robots:
@@ -42,7 +43,7 @@ class Robots:
             agent: product token of our user agent.
             read: gives the text of a robots.txt, None if there is none; raises Refused if it
                 cannot be known whether there is one.
-            slow_down: told of a host's Crawl-delay in seconds.
+            slow_down: told of a host's Crawl-delay in seconds, before each request to it.
         """
         self._agent = agent
         self._read = read
@@ -61,16 +62,11 @@ class Robots:
         if (cause := rules.unreadable) is not None:
             if cause.outcome is Outcome.RATE_LIMITED and not isinstance(cause, GivenUp):
                 raise Deferred(cause.wait or 0.0)
-            # A copy: the one that is kept would gather the traceback of every image.
-            raise Refused(
-                cause.outcome,
-                cause.detail,
-                error=cause.error,
-                permanent=cause.permanent,
-                wait=cause.wait,
-            )
+            raise cause.copy()  # the one that is kept would gather the traceback of every image
         if rules.rules is not None and not rules.rules.can_fetch(str(url), self._agent):
             raise Refused(Outcome.ROBOTS_DISALLOWED, f"robots.txt of {url.origin()} forbids it")
+        if rules.delay:
+            self._slow_down(url.raw_host or "", rules.delay)
 
     async def _rules(self, origin: URL) -> _Rules:
         task = self._origins.get(origin)
@@ -83,24 +79,18 @@ class Robots:
     async def _load(self, origin: URL) -> _Rules:
         try:
             text = await self._read(origin / "robots.txt")
-        except Deferred:
-            del self._origins[origin]
-            raise
+            rules = None if text is None else Protego.parse(text)
         except Refused as refused:
             return _Rules(time.monotonic() + _UNREADABLE_LIFETIME, unreadable=refused)
-        expires = time.monotonic() + _LIFETIME
-        if text is None:
-            return _Rules(expires)
-        rules = Protego.parse(text)
-        if delay := rules.crawl_delay(self._agent):
-            self._slow_down(origin.raw_host or "", float(delay))
-        return _Rules(expires, rules)
+        except BaseException:  # Deferred, above all: the next image asks again
+            del self._origins[origin]
+            raise
+        delay = 0.0 if rules is None else float(rules.crawl_delay(self._agent) or 0.0)
+        return _Rules(time.monotonic() + _LIFETIME, rules, delay=min(delay, _LIFETIME))
 
     def _make_room(self) -> None:
         if len(self._origins) >= _KEPT_ORIGINS:
-            now = time.monotonic()
-            done = [o for o, t in self._origins.items() if t.done()]
-            # Expired ones first, then the oldest half: what is needed again is read again.
-            stale = [o for o in done if self._origins[o].result().expires < now]
-            for origin in stale or done[: _KEPT_ORIGINS // 2]:
+            # The half that expires first, so that this is seldom: what is needed is read again.
+            done = {o: t.result().expires for o, t in self._origins.items() if t.done()}
+            for origin in sorted(done, key=done.__getitem__)[: _KEPT_ORIGINS // 2]:
                 del self._origins[origin]

@@ -2,8 +2,9 @@
 
 The signals are `noai` and `noimageai` (meta robots, `X-Robots-Tag`), the TDM Reservation Protocol
 (W3C community group; meta and header), and the preferences of IETF aipref (`Content-Usage`) and
-Cloudflare (`Content-Signal`). A directive that is addressed to another crawler counts, too: a page
-that forbids AI to one of them has made its wish known. What merely forbids indexing is noted only.
+Cloudflare (`Content-Signal`), read as the fetch gateway reads those of images. A directive that is
+addressed to another crawler counts, too: a page that forbids AI to one of them has made its wish
+known. What merely forbids indexing is noted only.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from infra.gateway.optout import forbids_training
+
 HEADERS = ("x-robots-tag", "tdm-reservation", "content-usage", "content-signal")
 
 _FORBIDDING = frozenset({"noai", "noimageai"})
 _NOTED = frozenset({"noindex", "noimageindex", "none"})
-_NO_TRAINING = re.compile(r"\b(?:train-(?:gen)?ai|ai-train|genai)\s*=\s*\"?(?:n|no|\?0)\b")
 
 
 def signals_of(said: Iterable[tuple[str, str]]) -> tuple[str, ...]:
@@ -30,7 +32,7 @@ def signals_of(said: Iterable[tuple[str, str]]) -> tuple[str, ...]:
             found += [f"{name}: {word}" for word in words if word in _FORBIDDING | _NOTED]
         elif name == "tdm-reservation" and value == "1":
             found.append("tdm-reservation: 1")
-        elif name in ("content-usage", "content-signal") and _NO_TRAINING.search(value):
+        elif name in ("content-usage", "content-signal") and forbids_training(value):
             found.append(f"{name}: {value[:80]}")
     return tuple(dict.fromkeys(found))
 

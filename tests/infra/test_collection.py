@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import tarfile
@@ -12,16 +13,52 @@ import pyarrow.parquet as pq
 import pytest
 
 from infra import img2dataset
-from infra.collection import ATTEMPT_SCHEMA, interleaved
-from infra.gateway.outcomes import COLUMNS, Attempt
+from infra.collection import ATTEMPT_SCHEMA, Collection, interleaved, next_due
+from infra.gateway.outcomes import COLUMNS, Attempt, Outcome, url_key
 from infra.img2dataset import Settings, read_results
 from infra.tables import write_table
+from tests.infra.gateway.harness import configure, picture
+from tests.tasks.web import serving
 
 
 def test_keys_go_round_the_hosts() -> None:
     urls = [(f"a{n}", f"http://a.test/{n}") for n in range(3)]
     urls += [("b0", "https://b.test:8443/x"), ("c0", "http://c.test")]
     assert interleaved(urls) == ["a0", "b0", "c0", "a1", "a2"]
+
+
+def test_what_may_be_asked_for_soon_is_asked_for_together() -> None:
+    times = {"asked": None, "soon": 104.0, "next": 109.0, "late": 115.0, "past": 3.0}
+    standing = {key: Attempt(key, "u", 1, not_before=when) for key, when in times.items()}
+    keys = ["late", "next", "soon"]
+    assert next_due([*keys, "new"], standing, 100.0, 10.0) == (["next", "soon", "new"], 109.0)
+    assert next_due(keys, standing, 100.0, 10.0) == (["next", "soon"], 109.0)
+    assert next_due(["late"], standing, 100.0, 10.0) == (["late"], 115.0)
+    assert next_due(["asked", "past"], standing, 100.0, 10.0) == (["asked", "past"], 100.0)
+
+
+def test_images_of_a_slow_host_come_at_their_turns_or_are_given_up(tmp_path: Path) -> None:
+    """A delay of 2 s, 3 s of waiting: one image at once, one at its turn, 18 not at all."""
+    site = {f"slow.test/{n}.png": {"body": base64.b64encode(picture()).decode()} for n in range(20)}
+    rules = base64.b64encode(b"User-agent: *\nCrawl-delay: 2").decode()
+    site["slow.test/robots.txt"] = {"body": rules}
+    urls = {url_key(url): url for url in (f"http://slow.test/{n}.png" for n in range(20))}
+    (tmp_path / "web").mkdir()
+    with serving(tmp_path / "web", site) as hosts:
+        config = configure(tmp_path, private_hosts=hosts, patience=0.5)
+        settings = Settings(processes=1, threads=20)
+        with Collection(config, settings, longest_wait=3.0, log=tmp_path) as collection:
+            collection.want("chunk", urls)
+            fetched = collection.fetch(urls, tmp_path / "scratch", lambda _: None)
+            rows = collection.write_attempts(tmp_path / "attempts.parquet")
+    assert set(fetched.attempts) == set(urls)
+    came = {key for key, attempt in fetched.attempts.items() if attempt.ok}
+    assert set(fetched.results) == came
+    assert len(came) == 2
+    late = [attempt for key, attempt in fetched.attempts.items() if key not in came]
+    assert {attempt.outcome for attempt in late} == {Outcome.RATE_LIMITED}
+    assert all(attempt.is_final(config.attempts) for attempt in late)
+    assert rows == 20 + 1
 
 
 def test_attempts_can_be_written_with_all_their_columns(tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ from multidict import CIMultiDict
 
 from infra.gateway.addresses import check_host, parse_url
 from infra.gateway.fetch import retry_after
+from infra.gateway.journal import JournalReader
 from infra.gateway.optout import opt_out, signals
-from infra.gateway.outcomes import Outcome, Refused, url_key
+from infra.gateway.outcomes import Attempt, Outcome, Refused, url_key
 from infra.image_types import image_type
-from tests.infra.gateway.harness import answer, bench, image, raw, run
+from tests.infra.gateway.harness import answer, bench, image, picture, raw, run
 
 SHARED = [HealthCheck.function_scoped_fixture]  # a folder that the examples have in common
 HOSTS = st.one_of(
@@ -106,6 +107,78 @@ def test_any_redirect_and_any_reply_ends_with_an_outcome(
             assert len(answers) == len(paths)
 
     run(test())
+
+
+LINES = st.binary(max_size=60).map(lambda line: line.translate(None, b"\r\n\0"))
+
+
+@pytest.mark.parametrize(
+    "header", [b"Content-Type: image/png\xff", b"X-Robots-Tag: caf\xe9", b"Content-Type: caf\xe9"]
+)
+def test_a_header_that_is_no_utf8_costs_its_url_only(tmp_path: Path, header: bytes) -> None:
+    async def test() -> None:
+        async with bench(tmp_path) as b:
+            head = b"HTTP/1.1 200 OK\r\n%s\r\nContent-Length: %d\r\n\r\n"
+            b.web.routes["/hostile"] = raw(head % (header, len(picture())) + picture())
+            urls = [f"http://shapes.test/{number}" for number in range(5)]
+            for number in range(5):
+                b.web.routes[f"/{number}"] = image()
+            hostile = "http://shapes.test/hostile"
+            answers = await asyncio.wait_for(
+                asyncio.gather(*(b.get(url) for url in (hostile, *urls))), 10
+            )
+            assert all(answer.attempt.ok for answer in answers[1:])
+            (row,) = b.attempts(hostile)
+            assert row == answers[0].attempt
+            assert "\N{REPLACEMENT CHARACTER}" in row.content_type + row.signals
+
+    run(test())
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=SHARED)
+@given(
+    headers=st.lists(
+        st.tuples(st.sampled_from([b"Content-Type", b"X-Robots-Tag", b"Content-Usage"]), LINES),
+        min_size=1,
+        max_size=8,
+    ),
+    status=st.sampled_from([200, 302, 404, 500]),
+)
+def test_any_header_of_an_answer_reaches_the_journal(
+    tmp_path: Path, headers: list[tuple[bytes, bytes]], status: int
+) -> None:
+    async def test() -> None:
+        async with bench(tmp_path, attempts=1, host_strikes=1000) as b:
+            for number, (name, line) in enumerate(headers):
+                head = b"HTTP/1.1 %d x\r\n%s: %s\r\nContent-Length: 4\r\nLocation: /%s\r\n\r\nbody"
+                b.web.routes[f"/{status}/{number}"] = raw(head % (status, name, line, line))
+            urls = [f"http://shapes.test/{status}/{number}" for number in range(len(headers))]
+            with JournalReader(b.config.journal) as journal:  # of the examples before
+                journal.reopen([url_key(url) for url in urls])
+            answers = await asyncio.wait_for(asyncio.gather(*(b.get(url) for url in urls)), 10)
+            standing = {row.key: row for row in b.attempts(*urls)}
+            assert list(standing.values()) == sorted(
+                (answer.attempt for answer in answers), key=lambda attempt: attempt.key
+            )
+
+    run(test())
+
+
+TEXT = st.text(alphabet=st.characters(), max_size=50).map(lambda text: text * 40)
+
+
+@settings(max_examples=200, deadline=None)
+@given(TEXT, TEXT, TEXT)
+def test_any_text_can_be_stored(one: str, two: str, three: str) -> None:
+    attempt = Attempt("k", "http://shapes.test/", 1, content_type=one, detail=two, error=three)
+    attempt.make_storable()
+    for text, longest in (
+        (attempt.content_type, 200),
+        (attempt.detail, 500),
+        (attempt.error, 1000),
+    ):
+        assert len(text.encode("utf-8").decode("utf-8")) <= longest
+        assert "\0" not in text
 
 
 def test_a_server_that_says_429_for_a_while_costs_little_and_nothing_is_lost(

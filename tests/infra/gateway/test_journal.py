@@ -95,6 +95,40 @@ def test_a_write_that_fails_is_told_to_everybody_who_waits(tmp_path: Path) -> No
     run(test())
 
 
+def test_text_that_cannot_be_stored_is_told_too_and_those_after_it_are_kept(tmp_path: Path) -> None:
+    async def test() -> None:
+        journal = Journal(tmp_path / "journal.sqlite")
+        hostile, innocent, later = attempt(1), attempt(2), attempt(3)
+        hostile.content_type = "image/png\udcff"
+        results = await asyncio.wait_for(
+            asyncio.gather(
+                *(journal.append(entry) for entry in (innocent, hostile)), return_exceptions=True
+            ),
+            5,
+        )
+        assert [type(result) for result in results] == [UnicodeEncodeError] * 2
+        await asyncio.wait_for(journal.append(later), 5)
+        with JournalReader(tmp_path / "journal.sqlite") as reader:
+            assert list(reader.all_attempts()) == [later]
+        await journal.close()
+
+    run(test())
+
+
+def test_who_leaves_before_the_commit_holds_up_nobody(tmp_path: Path) -> None:
+    async def test() -> None:
+        journal = Journal(tmp_path / "journal.sqlite")
+        leaving = asyncio.create_task(journal.append(attempt(1)))
+        staying = asyncio.create_task(journal.append(attempt(2)))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.wait_for(staying, 5)
+        assert journal.last(attempt(1).key) == attempt(1)
+        await journal.close()
+
+    run(test())
+
+
 WRITER = """
     import asyncio, sys
     from pathlib import Path

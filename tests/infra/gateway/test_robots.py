@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -158,5 +159,41 @@ def test_crawl_delay_slows_the_host_down(tmp_path: Path) -> None:
             await asyncio.gather(*(b.get(f"http://shapes.test/{n}.png") for n in range(4)))
             times = [entry[0] for entry in b.web.log[1:]]
             assert times[-1] - times[0] >= 0.55
+
+    run(test())
+
+
+def test_a_crawl_delay_holds_no_longer_than_the_rules_may_be_kept(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with bench(tmp_path, patience=0.1) as b:
+            b.web.routes["/robots.txt"] = answer(200, "User-agent: *\nCrawl-delay: 1e300")
+            b.web.routes["/0.png"] = image()
+            await b.get("http://shapes.test/0.png")
+            attempt = (await b.get("http://shapes.test/1.png")).attempt
+            assert attempt.outcome is Outcome.RATE_LIMITED
+            assert attempt.is_final(b.config.attempts)
+            assert attempt.not_before == pytest.approx(time.time() + 86_400, abs=60)
+
+    run(test())
+
+
+def test_rules_of_many_origins_are_kept_up_to_a_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that could not be read go first."""
+    monkeypatch.setattr(robots, "_KEPT_ORIGINS", 6)
+    names = [f"h{number}.test" for number in range(8)]
+
+    async def test() -> None:
+        async with bench(tmp_path, hosts=("shapes.test", *names)) as b:
+            for name in names[:3]:
+                b.web.routes[f"{name}/robots.txt"] = answer(500)
+            for name in ["shapes.test", *names]:
+                await outcome(b, f"http://{name}{PATH}")
+            assert len(b.gateway._fetcher._robots._origins) <= 6
+            await b.get("http://shapes.test/other.png")
+            assert [h for _, _, h, path in b.web.log if path == "/robots.txt"].count(
+                "shapes.test"
+            ) == 1
 
     run(test())
