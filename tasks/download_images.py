@@ -42,7 +42,8 @@ class DownloadParams(StageParams):
         batch: pairs a run of img2dataset.
         host_rate: requests a second to one host, 0 for as many as it answers.
         host_connections: requests at a time to one host.
-        longest_wait: seconds; what a host wants to be asked for only later is given up.
+        longest_wait: seconds; what a host wants to be asked for only later, or puts off for longer
+            in all, is given up.
     """
 
     user_agent: str

@@ -10,6 +10,8 @@ from tasks.candidates import PromptCandidates
 from tasks.judging import Judge
 from tasks.measures import rank_of_own
 
+_PROMPTS = 64  # whose candidates are held against all prompts at a time
+
 Groups = Mapping[str, Sequence[PromptCandidates]]
 
 
@@ -20,10 +22,14 @@ def own_ranks(judge: Judge, groups: Groups) -> tuple[dict[str, np.ndarray], dict
     captions = judge.texts(texts)
     ranks, cosines = {}, {}
     for group, prompts in groups.items():
-        similarity = judge.images(np.stack([one.pictures for one in prompts])) @ captions.T
-        own = np.array([place[one.prompt.text] for one in prompts])
-        ranks[group] = rank_of_own(similarity, own[:, None])
-        cosines[group] = np.take_along_axis(similarity, own[:, None, None], -1)[..., 0]
+        found = []
+        for start in range(0, len(prompts), _PROMPTS):
+            some = prompts[start : start + _PROMPTS]
+            similarity = judge.images(np.stack([one.pictures for one in some])) @ captions.T
+            own = np.array([place[one.prompt.text] for one in some])
+            cosine = np.take_along_axis(similarity, own[:, None, None], -1)[..., 0]
+            found.append((rank_of_own(similarity, own[:, None]), cosine))
+        ranks[group], cosines[group] = map(np.concatenate, zip(*found, strict=True))
     return ranks, cosines
 
 
