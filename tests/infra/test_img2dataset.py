@@ -33,6 +33,7 @@ def test_a_killed_program_leaves_nothing_behind(tmp_path, victim):
             os.kill(guard.pid if victim == "guard" else guard.children()[0].pid, signal.SIGKILL)
             _, alive = psutil.wait_procs(below, timeout=10)
 
+    said = [" ".join(process.cmdline()) for process in alive]
     for process in alive:
         process.kill()
-    assert [" ".join(process.cmdline()) for process in alive] == []
+    assert said == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import json
@@ -426,7 +427,8 @@ def kill(stage: psutil.Process, victim: str) -> None:
     children = stage.children(recursive=True)
     if victim == "everything":
         for one in [stage, *children]:
-            one.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
     elif victim == "parent":
         stage.kill()
         _, alive = psutil.wait_procs(children, timeout=5)
@@ -434,7 +436,8 @@ def kill(stage: psutil.Process, victim: str) -> None:
     else:
         program = {"gateway": "infra.gateway", "img2dataset": "img2dataset_main"}[victim]
         for one in below(stage, program):
-            one.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # some end as soon as another has
+                one.kill()
 
 
 def test_chunks_that_were_finished_before_a_kill_are_not_made_again(
