@@ -61,14 +61,11 @@ class Collection:
     Attributes:
         config: the gateway's; its table, journal and spool outlive this process.
         settings: img2dataset's.
-        longest_wait: seconds; what its host wants to be asked for only later is given up, and so is
-            what it has put off for longer than that in all.
         log: folder of the two programs' logs.
     """
 
     config: GatewayConfig
     settings: Settings
-    longest_wait: float
     log: Path
     _table: UrlTable = field(init=False)
     _journal: JournalReader = field(init=False)
@@ -79,8 +76,7 @@ class Collection:
         with ExitStack() as stack:
             self._table = stack.enter_context(UrlTable(self.config.table, write=True))
             self._journal = stack.enter_context(JournalReader(self.config.journal))
-            config = self.config.model_copy(update={"longest_wait": self.longest_wait})
-            running = RunningGateway(config, self.log / "gateway.log")
+            running = RunningGateway(self.config, self.log / "gateway.log")
             self._gateway = stack.enter_context(running)
             self._open = stack.pop_all()
         return self
@@ -151,7 +147,7 @@ class Collection:
         if attempt.ok:
             return key in results
         wait = (attempt.not_before or 0.0) - time.time()
-        return attempt.is_final(self.config.attempts) or wait > self.longest_wait
+        return attempt.is_final(self.config.attempts) or wait > self.config.longest_wait
 
     def _wait_until(self, when: float) -> None:
         while (left := when - time.time()) > 0:

@@ -112,6 +112,7 @@ def open_collection(params: DownloadParams, work: Work) -> Collection:
         total_timeout=params.timeout,
         host_rate=params.host_rate,
         host_connections=params.host_connections,
+        longest_wait=params.longest_wait,
     )
     settings = Settings(
         processes=params.processes,
@@ -119,7 +120,7 @@ def open_collection(params: DownloadParams, work: Work) -> Collection:
         resize_mode=params.resize_mode,
         image_size=params.image_size,
     )
-    return Collection(config, settings, params.longest_wait, log=folder)
+    return Collection(config, settings, log=folder)
 
 
 def _keep_attempts(collection: Collection, work: Work) -> None:

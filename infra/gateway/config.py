@@ -30,7 +30,8 @@ class GatewayConfig(Frozen):
         host_connections, connections: requests at a time to one host, and in all.
         host_strikes: failures in a row after which a host is left alone.
         patience: seconds for which a request waits for its host's pause; beyond, it is deferred.
-        longest_wait: seconds for which a URL is deferred in all; beyond, it is given up.
+        longest_wait: seconds; what its host wants to be asked for only later is given up, and so is
+            what it has put off for longer than that in all.
     """
 
     table: Path

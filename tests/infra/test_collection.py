@@ -45,9 +45,9 @@ def test_images_of_a_slow_host_come_at_their_turns_or_are_given_up(tmp_path: Pat
     urls = {url_key(url): url for url in (f"http://slow.test/{n}.png" for n in range(20))}
     (tmp_path / "web").mkdir()
     with serving(tmp_path / "web", site) as hosts:
-        config = configure(tmp_path, private_hosts=hosts, patience=0.5)
+        config = configure(tmp_path, private_hosts=hosts, patience=0.5, longest_wait=3.0)
         settings = Settings(processes=1, threads=20)
-        with Collection(config, settings, longest_wait=3.0, log=tmp_path) as collection:
+        with Collection(config, settings, log=tmp_path) as collection:
             collection.want("chunk", urls)
             fetched = collection.fetch(urls, tmp_path / "scratch", lambda _: None)
             rows = collection.write_attempts(tmp_path / "attempts.parquet")
